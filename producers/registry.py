@@ -5,38 +5,39 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from time import monotonic
 
-import schemas
 from confluent_kafka import (
-    OFFSET_BEGINNING,
     Consumer,
     KafkaError,
     KafkaException,
     Producer,
     TopicPartition,
 )
-from schemas.log import Entry, SchemaLog, Version, level_entry, schema_entry
 
+import schemas
 from producers.subjects import compatibility, subjects
+from schemas.log import Entry, SchemaLog, Version, level_entry, schema_entry
 from streams.codec import TYPES
 from streams.errors import Retryable
 from streams.topics import SCHEMAS
 
 READ_TIMEOUT_S = 30.0
 """A broker that has just started may take this long to serve its first fetch."""
+POLL_S = 0.01
+"""How long a read waits to fill its batch: the log is usually there in one fetch, and every role waits for it."""
 APPEND_TRIES_MAX = 5
 """How often an append is decided anew after another writer came between."""
 APPEND_TIMEOUT_S = 30.0
 TRANSACTIONAL_ID = "omium-schemas"
-"""One for everybody: whoever initialises it fences every earlier writer, so that decide-and-append is atomic."""
+"""One for all: whoever initialises it fences every earlier writer, so decide-and-append is atomic."""
 
 
 def load(bootstrap: str) -> dict[str, int]:
-    """The id of each of our record schemas, by full name. LookupError if one is not registered."""
+    """The ids of our record schemas, by full name. LookupError if one is not registered."""
     return ids(read(bootstrap))
 
 
 def ids(log: SchemaLog) -> dict[str, int]:
-    """The id of each of our record schemas in this log, by full name. LookupError if one is not registered."""
+    """The ids of our record schemas in this log, by full name. LookupError if one is missing."""
     known = {text: number for number, text in sorted(log.texts.items(), reverse=True)}
     missing = [name for name in TYPES if schemas.compact(name) not in known]
     if missing:
@@ -53,7 +54,10 @@ def read(bootstrap: str) -> SchemaLog:
 
 
 def register_all(bootstrap: str) -> dict[str, int]:
-    """The ids of our schemas, after registering those that were missing. Harmless to repeat, or to run twice at once."""
+    """The ids of our schemas, after registering those that were missing.
+
+    Harmless to repeat, and to run in several processes at once.
+    """
     log = read(bootstrap)
     if missing(log):
         log = append(bootstrap, missing)
@@ -138,13 +142,15 @@ def _entries(bootstrap: str) -> Iterator[Entry]:
             "enable.partition.eof": True,
             "isolation.level": "read_committed",
             "fetch.wait.max.ms": 10,
+            "auto.offset.reset": "earliest",
         }
     )
-    consumer.assign([TopicPartition(SCHEMAS.name, 0, OFFSET_BEGINNING)])
+    # Offset 0, not "beginning": that would cost the client a look-up and 500 ms.
+    consumer.assign([TopicPartition(SCHEMAS.name, 0, 0)])
     deadline = monotonic() + READ_TIMEOUT_S
     try:
         while monotonic() < deadline:
-            for message in consumer.consume(1_000, timeout=0.2):
+            for message in consumer.consume(1_000, timeout=POLL_S):
                 error = message.error()
                 if error is None:
                     key, value = message.key(), message.value()

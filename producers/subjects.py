@@ -62,7 +62,7 @@ def subjects() -> Iterator[tuple[str, str]]:
 def compatibility(kind: type[Message]) -> str:
     """How a record type may change.
 
-    Commands are read by workers newer than their writer, never older: a worker is updated before the gateway. Events
-    are read by both: a projection may lag behind, and a rebuild reads the oldest.
+    Commands are read by workers newer than their writer: workers are updated before the gateway.
+    Events are read by older readers too, and a rebuild reads the oldest.
     """
     return "BACKWARD_TRANSITIVE" if issubclass(kind, Command) else "FULL_TRANSITIVE"

@@ -1,4 +1,4 @@
-"""Messages as Kafka records: Avro in Confluent's wire format, CloudEvents headers, our own partitioning."""
+"""Messages as Kafka records: Avro in Confluent's wire format, CloudEvents headers, partition."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from io import BytesIO
 from operator import attrgetter
-from typing import cast
+from typing import NamedTuple, cast
 
 import fastavro
-import schemas
 from fastavro.types import Schema
-from schemas.log import SchemaLog
 
+import schemas
 from producers import registry
+from producers.flat import Encoder, encoder
 from producers.subjects import topics_of
-from streams.codec import TYPES, from_record, full_name, to_record
+from schemas.log import SchemaLog
+from streams.codec import TYPES, from_record, full_name
 from streams.control.events import ApiKeyIssued, RecordDeadLettered, WorkflowRegistered
 from streams.errors import Rejected
 from streams.execution.events import OwnerClaimed, PartitionMarked
@@ -31,9 +33,8 @@ PREFIX_BYTES = 5
 Headers = list[tuple[str, bytes]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """What a producer is asked to append."""
+class Record(NamedTuple):
+    """What a producer is asked to append. A tuple: a frozen dataclass costs 1.5 us more, each."""
 
     topic: str
     partition: int
@@ -44,10 +45,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class _Writer:
-    """All that is known of a record type before the first message: nothing is looked up per record."""
+    """All that is known of a record type before its first message."""
 
     prefix: bytes
-    schema: Schema
+    encode: Encoder
     headers: Headers
     topics: frozenset[str]
 
@@ -68,7 +69,8 @@ class Wire:
         numbers = registry.ids(log)
         self._ours = {name: _parsed(schemas.compact(name)) for name in TYPES}
         self._writers = {
-            kind: _writer(kind, numbers[name], self._ours[name]) for name, kind in TYPES.items()
+            kind: _writer(kind, numbers[name], encoder(json.loads(schemas.compact(name))))
+            for name, kind in TYPES.items()
         }
         self._readers: dict[int, _Reader] = {}
         self._texts = dict(log.texts)
@@ -77,7 +79,7 @@ class Wire:
 
     @staticmethod
     def load(bootstrap: str) -> Wire:
-        """A wire that knows the ids in `_schemas`. LookupError if our schemas are not registered there."""
+        """A wire with the ids in `_schemas`. LookupError if our schemas are not registered there."""
         return Wire(registry.read(bootstrap), lambda: registry.read(bootstrap))
 
     def encode(
@@ -136,7 +138,7 @@ class Wire:
         return reader
 
     def _text_since_registered(self, number: int) -> str:
-        """The schema of an id unknown at start: a newer version of us may have registered it meanwhile."""
+        """The schema of an id unknown at start: a newer version of us may have registered it since."""
         is_plausible = max(self._texts) < number <= max(self._texts) + NEW_IDS_MAX
         if self._refresh is not None and is_plausible and number not in self._unknown:
             self._texts.update(self._refresh().texts)
@@ -147,7 +149,7 @@ class Wire:
 
 
 NEW_IDS_MAX = 256
-"""How far above the known ids one is looked up: foreign bytes must not make us read the log for ever."""
+"""How far above the known ids one is looked up: foreign bytes must not keep us reading the log."""
 
 
 def key_of(message: Message, topic: Topic) -> str:
@@ -186,13 +188,10 @@ def _partition(message: Message, topic: Topic, key: str, explicit: int | None) -
 
 
 def _value(message: Message, writer: _Writer) -> bytes:
-    body = BytesIO()
-    body.write(writer.prefix)
     try:
-        fastavro.schemaless_writer(body, writer.schema, to_record(message))
-    except (TypeError, AttributeError, OverflowError) as error:
+        value = writer.prefix + writer.encode(message)
+    except (TypeError, KeyError, AttributeError, OverflowError, UnicodeEncodeError) as error:
         raise ValueError(f"{type(message).__name__} breaks its schema: {error}") from error
-    value = body.getvalue()
     if len(value) > MESSAGE_BYTES_MAX:
         raise Rejected(
             "record_too_large", f"{len(value)} bytes; a record holds {MESSAGE_BYTES_MAX}"
@@ -202,20 +201,26 @@ def _value(message: Message, writer: _Writer) -> bytes:
 
 def _headers(message: Message, writer: _Writer, key: str) -> Headers:
     """The CloudEvents attributes (Kafka protocol binding, binary mode) and ours."""
-    time = datetime.fromtimestamp(message.at_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    second, millisecond = divmod(message.at_ms, 1000)
     return [
         *writer.headers,
         ("ce_id", message.event_id.encode()),
-        ("ce_time", time.encode()),
+        ("ce_time", b"%b.%03dZ" % (_second(second), millisecond)),
         ("ce_subject", key.encode()),
         ("omium_tenant", message.tenant.encode()),
     ]
 
 
-def _writer(kind: type[Message], number: int, schema: Schema) -> _Writer:
+@lru_cache(maxsize=64)
+def _second(second: int) -> bytes:
+    """The time in RFC 3339, to the second. Cached: formatting costs 2 us, and records cluster."""
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
+
+
+def _writer(kind: type[Message], number: int, encode: Encoder) -> _Writer:
     return _Writer(
         prefix=bytes([MAGIC]) + number.to_bytes(4, "big"),
-        schema=schema,
+        encode=encode,
         headers=[
             ("ce_specversion", b"1.0"),
             ("ce_type", full_name(kind).encode()),

@@ -14,7 +14,7 @@ LOCK = files(__name__) / "fingerprints.lock"
 
 @cache
 def sources() -> Mapping[str, str]:
-    """The text of every `.avsc`, by the record's full name, sorted: the order in which they are registered."""
+    """The text of every `.avsc`, by the record's full name, sorted by it."""
     found: dict[str, str] = {}
     for place, text in _walk(AVRO):
         schema = json.loads(text)

@@ -1,4 +1,4 @@
-"""The state of a schema registry as a fold over its log, in the record format of Confluent's `_schemas` topic."""
+"""The state of a schema registry: a fold over its log, in the format of Confluent's `_schemas`."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Version:
 
 @dataclass(slots=True)
 class SchemaLog:
-    """What the log says so far. A later record of the same key replaces the earlier one, as compaction does."""
+    """What the log says so far. A later record replaces one of the same key, as in compaction."""
 
     versions: dict[tuple[str, int], Version] = field(default_factory=dict)
     texts: dict[int, str] = field(default_factory=dict)
-    """Schema text by id. Kept after a permanent deletion: records that carry the id may still be read."""
+    """Schema text by id. Kept after a permanent deletion: records with that id may still be read."""
     levels: dict[str, str] = field(default_factory=dict)
     """Compatibility level by subject; the global level under the empty name."""
     modes: dict[str, str] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class SchemaLog:
         self.id_max = max(self.id_max, entry.id)
 
     def id_of(self, schema: str) -> int | None:
-        """The id under which exactly this schema text stands; the lowest if a foreign writer gave it several."""
+        """The id of exactly this text; the lowest if a foreign writer gave it several."""
         same = [number for number, text in self.texts.items() if text == schema]
         return min(same, default=None)
 
@@ -82,7 +82,10 @@ Entry = tuple[bytes, bytes | None]
 
 
 def schema_entry(entry: Version) -> Entry:
-    """The record that sets a version. The key's bytes are Confluent's, field order included: compaction compares them."""
+    """The record that sets a version.
+
+    The key's bytes are Confluent's, field order included: compaction compares bytes.
+    """
     key = {"keytype": "SCHEMA", "subject": entry.subject, "version": entry.version, "magic": 1}
     value = {
         "subject": entry.subject,
@@ -95,7 +98,7 @@ def schema_entry(entry: Version) -> Entry:
 
 
 def level_entry(subject: str, level: str | None) -> Entry:
-    """The record that sets (or with `None` clears) a compatibility level; the empty subject is the global one."""
+    """The record that sets (`None`: clears) a compatibility level; the empty subject is the global."""
     key = {"keytype": "CONFIG", "subject": subject or None, "magic": 0}
     return _json(key), None if level is None else _json({"compatibilityLevel": level})
 
