@@ -62,6 +62,8 @@ class Settings(BaseSettings):
     """Executions that one worker runs at a time; further ones wait on the log."""
     runners_max: int = 16
     """Runner processes that one worker holds at a time."""
+    runner_reuse: bool = False
+    """Whether a runner serves one tenant and workflow version again; a fork per execution isolates better."""
 
     @field_validator("data_dir", "cache_dir", mode="after")
     @classmethod

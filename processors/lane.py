@@ -110,10 +110,11 @@ class Lane:
         stamped = replace(
             message, epoch=self.epoch, at_ms=message.at_ms or self._clock.now_ms()
         )
+        record = self._wire.encode(stamped, self.topic)
+        assert record.partition == self.partition, "an event on a partition that its key does not belong to"
         standing: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         # Nobody may be waiting for this one; a failure is then told by the next append.
         standing.add_done_callback(_retrieve)
-        record = self._wire.encode(stamped, self.topic, partition=self.partition)
         self._producer.send(record).add_done_callback(
             lambda ack: self._acknowledged(ack, standing)
         )
