@@ -26,6 +26,8 @@ HOLD_MS = 10
 """How long a `StepStarted` may wait for company: most steps end sooner, and one request carries both."""
 REPLAY_GRACE_MS = 250
 """How long a question that the journal does not hold waits for parallel calls to claim their entries."""
+CANCELLED = "omium.Cancelled"
+"""How a runner reports that it obeyed a `cancel` frame."""
 PREVIEW_CHARS_MAX = 16 * 1024
 
 
@@ -329,6 +331,10 @@ class Session:
         self._commit(events, lambda: self._over("finished"))
 
     def _failed(self, frame: Frame) -> None:
+        if frame.text("error_type") == CANCELLED:
+            # We asked it to stop; what that means for the execution was decided when we did.
+            self._over("suspended")
+            return
         failure = decider.Failure(
             error_class=frame.text("error_class", "exception"),
             error_type=frame.text("error_type"),

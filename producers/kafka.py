@@ -254,8 +254,9 @@ def scan(
         consumer.assign([TopicPartition(topic, partition, start)])
         waited_ms = 0
         while waited_ms < timeout_ms:
-            batch = consumer.consume(BATCH_SIZE_MAX, 0.1)
-            waited_ms = 0 if batch else waited_ms + 100
+            first = consumer.poll(0.1)
+            waited_ms = 0 if first is not None else waited_ms + 100
+            batch = [] if first is None else [first, *consumer.consume(BATCH_SIZE_MAX - 1, 0)]
             is_eof = any(_is_end(message) for message in batch)
             good = [m for m in batch if m.error() is None and (m.offset() or 0) < end]
             if good:

@@ -38,25 +38,25 @@ def decide(
         case c.CancelExecution():
             return (
                 e.ExecutionCancelled(
-                    event_id=_id(state, "", "end", 0), **_of(state), reason=command.reason
+                    event_id=_id(state, "", "end", 0), **of(state), reason=command.reason
                 ),
             )
         case c.PauseExecution():
             return (
-                (e.ExecutionPaused(event_id=identity, **_of(state), reason=command.reason),)
+                (e.ExecutionPaused(event_id=identity, **of(state), reason=command.reason),)
                 if state.status in (Status.QUEUED, Status.RUNNING)
                 else ()
             )
         case c.ResumeExecution():
             resumed = e.SignalReceived(
-                event_id=identity, **_of(state), name=RESUME_SIGNAL, payload_json="null"
+                event_id=identity, **of(state), name=RESUME_SIGNAL, payload_json="null"
             )
             return (resumed,) if state.status is Status.PAUSED else ()
         case c.SignalExecution():
             return (
                 e.SignalReceived(
                     event_id=identity,
-                    **_of(state),
+                    **of(state),
                     name=command.name,
                     payload_json=command.payload_json,
                 ),
@@ -68,7 +68,7 @@ def decide(
 
 
 def _start(command: c.StartExecution, command_offset: int) -> Events:
-    base: _Of = {"tenant": command.tenant, "execution_id": command.execution_id}
+    base: Of = {"tenant": command.tenant, "execution_id": command.execution_id}
     options_json, refusal = command.options_json, None
     try:
         parse(options_json)
@@ -109,7 +109,7 @@ def _resolve(command: c.ResolveApproval, state: Execution, identity: str) -> Eve
         return (
             e.ApprovalGranted(
                 event_id=identity,
-                **_of(state),
+                **of(state),
                 approval_id=command.approval_id,
                 approved_by=command.resolved_by,
                 reason=command.reason,
@@ -119,7 +119,7 @@ def _resolve(command: c.ResolveApproval, state: Execution, identity: str) -> Eve
     return (
         e.ApprovalDenied(
             event_id=identity,
-            **_of(state),
+            **of(state),
             approval_id=command.approval_id,
             denied_by=command.resolved_by,
             reason=command.reason,
@@ -135,7 +135,7 @@ def begin(state: Execution, worker_id: str, reason: str) -> Events:
         return (
             e.ExecutionStarted(
                 event_id=_id(state, "", "begin", 0),
-                **_of(state),
+                **of(state),
                 worker_id=worker_id,
                 incarnation=0,
             ),
@@ -143,7 +143,7 @@ def begin(state: Execution, worker_id: str, reason: str) -> Events:
     return (
         e.ExecutionResumed(
             event_id=_id(state, "", "begin", incarnation),
-            **_of(state),
+            **of(state),
             worker_id=worker_id,
             incarnation=incarnation,
             reason=reason,
@@ -157,7 +157,7 @@ def complete(state: Execution, output_json: str) -> Events:
         return ()
     return (
         e.ExecutionCompleted(
-            event_id=_id(state, "", "end", 0), **_of(state), output_json=output_json
+            event_id=_id(state, "", "end", 0), **of(state), output_json=output_json
         ),
     )
 
@@ -180,7 +180,7 @@ def fail(state: Execution, failure: Failure) -> Events:
     return (
         e.ExecutionFailed(
             event_id=_id(state, "", "end", 0),
-            **_of(state),
+            **of(state),
             error_class=failure.error_class,
             error_type=failure.error_type,
             error_message=failure.error_message,
@@ -210,7 +210,7 @@ def interrupt(state: Execution, interrupts: Sequence[Interrupt]) -> Events:
         asked_now.append(
             e.ApprovalRequested(
                 event_id=_id(state, "", "ApprovalRequested", ordinal),
-                **_of(state),
+                **of(state),
                 approval_id=_id(state, "", "approval", ordinal),
                 kind="interrupt",
                 step=asked.step,
@@ -253,12 +253,13 @@ def _answer(approval: Approval) -> str:
     return json.dumps(approval.is_granted) if is_silent else approval.value_json
 
 
-class _Of(TypedDict):
+class Of(TypedDict):
     tenant: str
     execution_id: str
 
 
-def _of(state: Execution) -> _Of:
+def of(state: Execution) -> Of:
+    """The fields that every event of this execution shares."""
     return {"tenant": state.tenant, "execution_id": state.execution_id}
 
 
