@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from functools import cached_property
 from pathlib import Path
 
@@ -27,6 +28,8 @@ class Settings(BaseSettings):
     data_dir: Path = Path(".omium")
     cache_dir: Path = Path("~/.cache/omium")
     """Downloads shared between data directories: Kafka's jars and its AOT cache."""
+    triton_venv: Path = Path(sys.prefix).parent / ".venv-triton"
+    """Where Triton's wheel lives, beside our own venv."""
     host: str = "127.0.0.1"
     port: int = 8700
 
@@ -65,7 +68,7 @@ class Settings(BaseSettings):
     runner_reuse: bool = False
     """Whether a runner serves one tenant and workflow version again; a fork per execution isolates better."""
 
-    @field_validator("data_dir", "cache_dir", mode="after")
+    @field_validator("data_dir", "cache_dir", "triton_venv", mode="after")
     @classmethod
     def _absolute(cls, path: Path) -> Path:
         return path.expanduser().absolute()

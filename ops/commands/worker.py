@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ops.settings import Settings
 
 TOPOLOGY_GATE = "topology"
+"""The role that makes the topics; every other waits for the gate of that name."""
 GATE_WAIT_S = 120.0
 GATE_POLL_S = 0.02
 
@@ -42,7 +43,7 @@ def serve(role: str, settings: Settings) -> int:
     if find_spec(f"ops.roles.{module_name}") is None:
         raise CommandError(f"there is no role {role!r}.", USAGE)
     module = importlib.import_module(f"ops.roles.{module_name}")
-    if settings.stack_id:
+    if settings.stack_id and role != TOPOLOGY_GATE:
         _wait_for_topology(settings)
     if framework:
         settings = settings.model_copy(update={"framework": framework})

@@ -37,7 +37,7 @@ DESIGN_TABLES = (
 CONFIG = """<clickhouse>
  <listen_host>{host}</listen_host><http_port>{http}</http_port><tcp_port>{native}</tcp_port>
  <users_config>{users}</users_config>
- <logger><level>warning</level><log>{log}</log><size>8M</size><count>2</count></logger>
+ <log-level>warning</log-level><logger><level>warning</level><log>{log}</log><size>8M</size><count>2</count></logger>
  <max_server_memory_usage>1500000000</max_server_memory_usage>
  <max_concurrent_queries>64</max_concurrent_queries><max_connections>256</max_connections>
  <mark_cache_size>33554432</mark_cache_size><index_mark_cache_size>8388608</index_mark_cache_size>
@@ -120,6 +120,11 @@ class ClickHouse:
     def url(self) -> str:
         """What clients connect to."""
         return f"http://{LOOPBACK}:{self.http_port}"
+
+    @property
+    def reader_url(self) -> str:
+        """The same with the name and password of the tenant's read-only user, for people and their tools."""
+        return f"http://{TENANT_USER}:{self.tenant_password}@{LOOPBACK}:{self.http_port}"
 
     def prepare(self) -> None:
         """Write configuration and users; both are read once, at start."""

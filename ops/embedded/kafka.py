@@ -96,7 +96,7 @@ class Kafka:
             "utf-8",
         )
         (self.home / "log4j2.properties").write_text(
-            LOG4J.format(log=self.logs_dir / "kafka.log"), "utf-8"
+            LOG4J.format(log=self.logs_dir / "kafka-server.log"), "utf-8"
         )
         if not (log_dir / "meta.properties").exists():
             self._format()
