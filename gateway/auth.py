@@ -30,7 +30,9 @@ class Principal:
     def require(self, scope: Scope) -> None:
         """Raises the 403 problem unless the key has the scope."""
         if scope not in self.scopes and "admin" not in self.scopes:
-            raise Problem(403, "missing-scope", f"This key lacks the scope {scope!r}.", field="Authorization")
+            raise Problem(
+                403, "missing-scope", f"This key lacks the scope {scope!r}.", field="Authorization"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +88,14 @@ def authenticate(headers: Mapping[str, str], keys: KeyRing, scope: Scope) -> Pri
         token = headers.get("x-api-key", "")  # How Anthropic's clients send theirs.
     token = token.strip()
     if not token:
-        raise Problem(401, "missing-key", "Send `Authorization: Bearer omk_…`.", field="Authorization")
+        raise Problem(
+            401, "missing-key", "Send `Authorization: Bearer omk_…`.", field="Authorization"
+        )
     principal = keys.principal_of(token) if len(token) <= KEY_CHARS_MAX else None
     if principal is None:
-        raise Problem(401, "unknown-key", "This API key is not known or was revoked.", field="Authorization")
+        raise Problem(
+            401, "unknown-key", "This API key is not known or was revoked.", field="Authorization"
+        )
     principal.require(scope)
     return principal
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from starlette.requests import HTTPConnection
 
 from gateway.auth import KeyRing, Principal, Scope, authenticate
+from gateway.problems import Problem
 
 if TYPE_CHECKING:
-    from gateway.control import Control
     from gateway.history import History
-    from gateway.limits import DiskGuard
-    from gateway.live import Live
+    from gateway.limits import DiskGuard, Slots
+    from gateway.live import Live, Workflows
     from gateway.metrics import Metrics
     from producers.kafka import AsyncProducer
     from producers.wire import Wire
@@ -53,18 +53,21 @@ class Context:
     producer: AsyncProducer
     wire: Wire
     keys: KeyRing
-    control: Control
+    workflows: Workflows
     live: Live
     history: History
     disk: DiskGuard
+    streams: Slots
     metrics: Metrics
     now_ms: Callable[[], int]
     monotonic_ms: Callable[[], int]
     new_id: Callable[[], str]
-    is_stopping: Callable[[], bool] = field(default=lambda: False)
+    is_ready: Callable[[], bool]
 
     def principal(self, connection: HTTPConnection, scope: Scope) -> Principal:
-        """Who asks, by the connection's headers; raises the 401 or 403 problem."""
+        """Who asks, by the connection's headers; raises the 401 or 403 problem, or 503 before the log was read."""
+        if not self.is_ready():
+            raise Problem(503, "not-ready", "The log is still being read.", retry_after_s=1)
         return authenticate(connection.headers, self.keys, scope)
 
 

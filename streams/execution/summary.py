@@ -87,7 +87,10 @@ def _with_state(view: ExecutionView, event: Message) -> ExecutionView:
             return _queued(view, event)
         case ExecutionStarted(incarnation=incarnation):
             return replace(
-                view, status="running", incarnation=incarnation, started_at_ms=view.started_at_ms or event.at_ms
+                view,
+                status="running",
+                incarnation=incarnation,
+                started_at_ms=view.started_at_ms or event.at_ms,
             )
         case ExecutionResumed(incarnation=incarnation):
             return replace(
@@ -327,16 +330,24 @@ def _answered(
         return view
     reason = "" if isinstance(event, SignalReceived) else event.reason
     answered = replace(
-        view.approvals[index], status=status, resolved_at_ms=event.at_ms, resolved_by=by, reason=reason
+        view.approvals[index],
+        status=status,
+        resolved_at_ms=event.at_ms,
+        resolved_by=by,
+        reason=reason,
     )
-    after = replace(view, approvals=(*view.approvals[:index], answered, *view.approvals[index + 1 :]))
+    after = replace(
+        view, approvals=(*view.approvals[:index], answered, *view.approvals[index + 1 :])
+    )
     is_ready = after.status == "waiting_approval" and not after.pending_approvals()
     return replace(after, status="queued") if is_ready else after
 
 
 def _call(calls: tuple[CallView, ...], identity: str, kind: str) -> tuple[int | None, CallView]:
     index = _last(calls, lambda call: call.call_id == identity and call.kind == kind)
-    return index, calls[index] if index is not None else CallView(call_id=identity, kind=kind, name="")
+    return index, calls[index] if index is not None else CallView(
+        call_id=identity, kind=kind, name=""
+    )
 
 
 def _put(calls: tuple[CallView, ...], index: int | None, call: CallView) -> tuple[CallView, ...]:

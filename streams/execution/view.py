@@ -118,7 +118,9 @@ class ExecutionView:
     @property
     def is_settled(self) -> bool:
         """Whether it ended and each of its LLM calls has an outcome, so that its cost is final."""
-        return self.is_terminal and not any(c.kind == "llm" and c.status == "running" for c in self.calls)
+        return self.is_terminal and not any(
+            c.kind == "llm" and c.status == "running" for c in self.calls
+        )
 
     def count(self, kind: str) -> int:
         """How many distinct calls of a kind it made."""

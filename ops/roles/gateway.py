@@ -1,0 +1,100 @@
+"""The gateway's process: uvicorn on a loopback port, uvloop, one app."""
+
+from __future__ import annotations
+
+import logging
+import socket
+
+import uvicorn
+import uvloop
+
+from gateway.app import create_app
+from gateway.auth import ALL_SCOPES, LOCAL_TENANT, Principal
+from gateway.context import GatewayConfig
+from gateway.history import History, NoHistory
+from gateway.service import Clocks, Service
+from ops import clock
+from ops.readiness import mark_ready
+from ops.settings import Settings
+from producers.wire import Wire
+
+ROLE = "gateway"
+SHUTDOWN_S = 2
+BACKLOG = 512
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGTERM."""
+    logging.basicConfig(
+        level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
+    uvloop.run(_serve(settings))
+    return 0
+
+
+async def _serve(settings: Settings) -> None:
+    service = Service(
+        config_of(settings),
+        wire=Wire.load(settings.kafka),
+        history=history_of(settings),
+        clocks=Clocks(now_ms=clock.now_ms, monotonic_ms=clock.monotonic_ms, new_id=clock.new_id),
+        bootstrap_keys=bootstrap_keys(settings),
+    )
+    server = Server(
+        settings,
+        uvicorn.Config(
+            create_app(service.context),
+            host=settings.host,
+            port=settings.port,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            lifespan="off",
+            timeout_graceful_shutdown=SHUTDOWN_S,
+            backlog=BACKLOG,
+        ),
+    )
+    await service.start()
+    try:
+        await service.ready()
+        await server.serve()
+    finally:
+        await service.stop()
+
+
+class Server(uvicorn.Server):
+    """Says that it is ready once its port is open."""
+
+    def __init__(self, settings: Settings, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._settings = settings
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open the port, then say so."""
+        await super().startup(sockets)
+        if self.started:
+            mark_ready(self._settings, ROLE)
+
+
+def config_of(settings: Settings) -> GatewayConfig:
+    """The gateway's share of the settings."""
+    return GatewayConfig(
+        kafka=settings.kafka, data_dir=settings.data_dir, min_free_mb=settings.min_free_mb
+    )
+
+
+def bootstrap_keys(settings: Settings) -> dict[str, Principal]:
+    """The keys of the data directory: one for clients, one for runners' LLM calls."""
+    secrets = settings.secrets
+    return {
+        settings.client_api_key: Principal(tenant=LOCAL_TENANT, key_id="local", scopes=ALL_SCOPES),
+        secrets.runner_key: Principal(
+            tenant=LOCAL_TENANT, key_id="runner", scopes=frozenset({"llm"})
+        ),
+    }
+
+
+def history_of(settings: Settings) -> History:
+    """Where past executions are read from."""
+    return NoHistory()
