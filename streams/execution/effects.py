@@ -85,7 +85,7 @@ def ask(question: Question, execution: Execution, journal: Journal, around: Surr
         return Answer(verdict=Verdict.RECORDED, effect=effect)
     if effect.incarnation == execution.incarnation:
         return Answer(verdict=Verdict.GO, events=(_intent(question, execution),))
-    return _in_doubt(question, execution, around)
+    return _in_doubt(question, execution, around, effect)
 
 
 def _new(question: Question, execution: Execution, journal: Journal, around: Surroundings) -> Answer:
@@ -100,7 +100,9 @@ def _new(question: Question, execution: Execution, journal: Journal, around: Sur
     return Answer(verdict=Verdict.GO, events=(_intent(question, execution),))
 
 
-def _in_doubt(question: Question, execution: Execution, around: Surroundings) -> Answer:
+def _in_doubt(
+    question: Question, execution: Execution, around: Surroundings, effect: Effect
+) -> Answer:
     options = execution.options.tool(question.name)
     intent = (_intent(question, execution),)
     if options.policy is Policy.IDEMPOTENT:
@@ -116,13 +118,16 @@ def _in_doubt(question: Question, execution: Execution, around: Surroundings) ->
     if options.policy is Policy.RECONCILE:
         return Answer(verdict=Verdict.RECONCILE, events=intent)
     reason = "the call was in flight when its runner died; it may have happened"
-    gate = _gated(question, execution, "tool_in_doubt", reason)
+    # Each doubt is a question of its own: a yes to one run is no yes to the next.
+    gate = _gated(question, execution, "tool_in_doubt", reason, f":{effect.incarnation}")
     return gate or Answer(verdict=Verdict.GO, events=intent)
 
 
-def _gated(question: Question, execution: Execution, kind: str, reason: str) -> Answer | None:
+def _gated(
+    question: Question, execution: Execution, kind: str, reason: str, which: str = ""
+) -> Answer | None:
     """The question to a person, or their no; nothing when they said yes."""
-    asked_of = f"{kind}:{question.call_id}"
+    asked_of = f"{kind}:{question.call_id}{which}"
     asked = execution.approval_of(asked_of)
     if asked is not None and asked.is_granted is not None:
         if asked.is_granted:
