@@ -69,8 +69,10 @@ class Journal:
                 self._intended(event, "llm", event.model)
             case e.ToolCallCompleted(call_id=call_id) if call_id in self.effects:
                 effect = self.effects[call_id]
-                effect.state = EffectState.COMPLETED
-                effect.result_type, effect.result = event.result_type, event.result
+                # The first outcome counts: a runner may have heard it already.
+                if effect.state is EffectState.INTENDED:
+                    effect.state = EffectState.COMPLETED
+                    effect.result_type, effect.result = event.result_type, event.result
             case e.ToolCallFailed(call_id=call_id) if call_id in self.effects:
                 effect = self.effects[call_id]
                 if effect.state is EffectState.INTENDED:

@@ -102,10 +102,12 @@ def evolve(state: Execution | None, event: Message) -> Execution | None:
     """The execution after the event. Total: an event that cannot follow changes nothing."""
     if state is None:
         return queued(event) if isinstance(event, e.ExecutionQueued) else None
-    if state.status.is_terminal:
+    if state.status.is_terminal or event.event_id in state.handled:
         return state
     match event:
         case e.ExecutionStarted() | e.ExecutionResumed():
+            if event.incarnation <= state.incarnation:
+                return state
             return replace(
                 state,
                 status=Status.RUNNING,
@@ -118,6 +120,8 @@ def evolve(state: Execution | None, event: Message) -> Execution | None:
         case e.SignalReceived():
             return _handled(_signalled(state, event), event)
         case e.ApprovalRequested():
+            if event.approval_id in state.approvals:
+                return state
             asked = Approval(
                 approval_id=event.approval_id, kind=event.kind, call_id=event.call_id
             )
