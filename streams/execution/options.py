@@ -66,7 +66,7 @@ def parse(text: str) -> Options:
         raise Rejected("too_large", f"options hold more than {OPTIONS_BYTES_MAX} bytes", "options")
     try:
         raw = json.loads(text or "{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Rejected("invalid_json", f"options are not JSON: {error}", "options") from error
     options = _object(raw, "options")
     _known(options, KEYS, "")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from streams.errors import Rejected
 from streams.execution import events as e
 from streams.execution.options import Options, parse
 from streams.messages import Message
@@ -93,9 +94,17 @@ def queued(event: e.ExecutionQueued) -> Execution:
         entrypoint=event.entrypoint,
         input_json=event.input_json,
         options_json=event.options_json,
-        options=parse(event.options_json),
+        options=_options(event.options_json),
         deadline_at_ms=event.deadline_at_ms,
     )
+
+
+def _options(text: str) -> Options:
+    """What stands on the log must fold for ever; options that we no longer read mean the safe defaults."""
+    try:
+        return parse(text)
+    except Rejected:
+        return Options()
 
 
 def evolve(state: Execution | None, event: Message) -> Execution | None:
@@ -126,7 +135,9 @@ def evolve(state: Execution | None, event: Message) -> Execution | None:
                 approval_id=event.approval_id, kind=event.kind, call_id=event.call_id
             )
             approvals = {**state.approvals, event.approval_id: asked}
-            return replace(state, approvals=approvals, status=Status.WAITING_APPROVAL)
+            is_paused = state.status is Status.PAUSED
+            status = Status.PAUSED if is_paused else Status.WAITING_APPROVAL
+            return replace(state, approvals=approvals, status=status)
         case e.ApprovalGranted():
             return _handled(_answered(state, event.approval_id, True, event), event)
         case e.ApprovalDenied():
@@ -164,10 +175,15 @@ def _answered(
     asked = state.approvals.get(approval_id)
     if asked is None or asked.is_granted is not None:
         return state
-    answered = replace(
-        asked, is_granted=is_granted, value_json=event.value_json, reason=event.reason
+    return _with_answer(
+        state,
+        replace(asked, is_granted=is_granted, value_json=event.value_json, reason=event.reason),
     )
-    state = replace(state, approvals={**state.approvals, approval_id: answered})
+
+
+def _with_answer(state: Execution, answered: Approval) -> Execution:
+    """The last answer queues what waited for it; a pause ends by its own command only."""
+    state = replace(state, approvals={**state.approvals, answered.approval_id: answered})
     is_ready = state.status is Status.WAITING_APPROVAL and not state.pending
     return replace(state, status=Status.QUEUED) if is_ready else state
 
@@ -175,12 +191,14 @@ def _answered(
 def _signalled(state: Execution, event: e.SignalReceived) -> Execution:
     """A signal answers the interrupt of its name, or the only one that waits; `RESUME_SIGNAL` ends a pause."""
     if event.name == RESUME_SIGNAL:
-        return replace(state, status=Status.QUEUED) if state.status is Status.PAUSED else state
+        if state.status is not Status.PAUSED:
+            return state
+        return replace(state, status=Status.WAITING_APPROVAL if state.pending else Status.QUEUED)
     waiting = [a for a in state.pending if a.kind == "interrupt"]
     named = [a for a in waiting if a.approval_id == event.name]
     chosen = named or (waiting if len(waiting) == 1 else [])
     if not chosen:
         return state
-    answered = replace(chosen[0], is_granted=True, value_json=event.payload_json)
-    state = replace(state, approvals={**state.approvals, answered.approval_id: answered})
-    return state if state.pending else replace(state, status=Status.QUEUED)
+    return _with_answer(
+        state, replace(chosen[0], is_granted=True, value_json=event.payload_json)
+    )
