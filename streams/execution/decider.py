@@ -129,7 +129,9 @@ def _resolve(command: c.ResolveApproval, state: Execution, identity: str) -> Eve
 
 
 def begin(state: Execution, worker_id: str, reason: str) -> Events:
-    """The next incarnation: started the first time, resumed ever after."""
+    """The next incarnation: started the first time, resumed ever after; nothing while it is held or over."""
+    if state.status not in (Status.QUEUED, Status.RUNNING):
+        return ()
     incarnation = state.incarnation + 1
     if incarnation == 0:
         return (

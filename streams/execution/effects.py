@@ -9,12 +9,14 @@ from enum import StrEnum
 from streams.execution import events as e
 from streams.execution.journal import Effect, EffectState, Journal
 from streams.execution.options import OnDivergence, Policy
-from streams.execution.state import Execution
+from streams.execution.state import Execution, Status
 from streams.messages import Message, event_id
 
 TOOL_MS_ASSUMED = 30_000
 """How long a tool without a declared timeout is assumed to run on after its owner is gone."""
 NETWORK_MS_ASSUMED = 10_000
+HELD = frozenset({Status.PAUSED, Status.COMPLETED, Status.FAILED, Status.CANCELLED})
+"""A runner that has not heard of it yet may ask on; nothing new begins for it."""
 
 
 class Verdict(StrEnum):
@@ -74,6 +76,8 @@ class Surroundings:
 
 def ask(question: Question, execution: Execution, journal: Journal, around: Surroundings) -> Answer:
     """May this call be made? At most one `GO` ever per finished effect; an unfinished one goes by its policy."""
+    if execution.status in HELD:
+        return Answer(verdict=Verdict.SUSPEND, reason=f"the execution is {execution.status.value}")
     effect = journal.effects.get(question.call_id)
     if effect is None:
         return _new(question, execution, journal, around)
