@@ -19,6 +19,7 @@ from streams.execution.decider import (
     runner_lost,
 )
 from streams.execution.state import RESUME_SIGNAL, Status
+from streams.messages import Event
 from tests.support.execution import (
     Story,
     asked,
@@ -249,3 +250,37 @@ def test_good_options_are_kept_as_they_were_asked() -> None:
 
     assert isinstance(event, e.ExecutionQueued)
     assert event.options_json == text
+
+
+def test_commands_that_had_nothing_to_do_do_nothing_when_delivered_again() -> None:
+    story = Story(queued(), started(), asked("p1"))
+    commands = [resume("r0"), pause("w1"), resolve("p1", name="y"), resume("r1"), pause("w2")]
+    for command in commands:
+        story.then(*decide(command, story.state))
+    settled = story.state
+
+    for command in commands:
+        story.then(*decide(command, story.state))
+
+    assert story.state == settled
+
+
+def test_an_execution_that_waits_for_a_person_can_be_paused() -> None:
+    story = Story(queued(), started(), asked("p1"))
+
+    story.then(*decide(pause(), story.state))
+
+    assert story.state.status is Status.PAUSED
+
+
+def test_a_start_with_bottomless_options_is_refused_like_any_other() -> None:
+    text = '{"constraints": ' + "[" * 100_000 + "]" * 100_000 + "}"
+
+    events = decide(start(options=text), None)
+
+    assert [type(event) for event in events] == [e.ExecutionQueued, e.ExecutionFailed]
+
+
+@pytest.mark.parametrize("held", [paused(), asked(), completed()])
+def test_no_runner_begins_on_an_execution_that_is_held_or_over(held: Event) -> None:
+    assert begin(Story(queued(), started(), held).state, "w1", "runner_lost") == ()

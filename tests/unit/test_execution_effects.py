@@ -21,10 +21,12 @@ from tests.support.execution import (
     WINDOW_MS,
     Story,
     around,
+    cancelled,
     denied,
     granted,
     llm_intended,
     options_json,
+    paused,
     queued,
     question,
     resumed,
@@ -360,3 +362,26 @@ def test_the_same_question_has_the_same_events_whoever_asks() -> None:
     second = answer(Story(queued(), started()))
 
     assert first.events == second.events
+
+
+def test_a_persons_yes_settles_one_doubt_and_not_the_next() -> None:
+    story = in_doubt()
+    story.then(granted(approval_of(answer(story))), resumed(2))
+    assert answer(story).verdict is Verdict.GO
+    story.then(resumed(3))
+
+    given = answer(story)
+
+    assert (given.verdict, kinds(given.events)) == (Verdict.SUSPEND, ["ApprovalRequested"])
+
+
+@pytest.mark.parametrize("held", [paused(), cancelled()])
+@pytest.mark.parametrize("asked", [question(), question("l1", kind="llm", name="m")])
+def test_nothing_new_begins_once_the_execution_is_held_or_over(
+    held: Message, asked: Question
+) -> None:
+    story = Story(queued(), started(), llm_intended("l1"), held)
+
+    given = answer(story, asked)
+
+    assert (given.verdict, given.events) == (Verdict.SUSPEND, ())

@@ -86,3 +86,11 @@ def test_unasked_effects_are_those_of_the_step_that_only_an_earlier_incarnation_
     assert [effect.call_id for effect in made.unasked("a#0", "tool", 1)] == ["t1"]
     assert [effect.call_id for effect in made.unasked("a#0", "llm", 1)] == ["l1"]
     assert made.unasked("a#0", "tool", 0) == []
+
+
+def test_the_first_outcome_counts() -> None:
+    twice = journal(tool_intended(), tool_completed(result=b"1"), tool_completed(result=b"2"))
+    mixed = journal(tool_intended(), tool_failed(), tool_completed())
+
+    assert twice.effects["t1"].result == b"1"
+    assert mixed.effects["t1"].state is EffectState.FAILED

@@ -59,6 +59,7 @@ def test_the_request_of_the_architecture_is_understood() -> None:
 REFUSED = [
     ("{", "options", "invalid_json"),
     ("[]", "options", "invalid"),
+    ("[" * 100_000, "options", "invalid_json"),
     ('"x"', "options", "invalid"),
     (" " * (OPTIONS_BYTES_MAX + 1), "options", "too_large"),
     ('{"toolz": {}}', "toolz", "unknown_field"),

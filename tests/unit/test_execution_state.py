@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from streams.execution.options import Options
 from streams.execution.state import HANDLED_MAX, RESUME_SIGNAL, Execution, Status, evolve
 from streams.messages import Message
 from tests.support.execution import (
@@ -199,3 +200,59 @@ def test_the_latest_question_about_a_call_is_the_one_that_counts() -> None:
     assert found is not None
     assert found.approval_id == "p2"
     assert state.approval_of("unknown") is None
+
+
+def test_a_question_that_is_told_twice_stays_answered() -> None:
+    answered = Story(queued(), started(), asked("p1"), granted("p1")).state
+
+    assert evolve(answered, asked("p1")) == answered
+
+
+def test_a_runner_that_is_told_twice_never_turns_the_incarnation_back() -> None:
+    story = Story(queued(), started(), resumed(1), asked("p1"))
+
+    assert evolve(story.state, started()) == story.state
+    assert evolve(story.state, resumed(1)) == story.state
+
+
+def test_a_signal_that_is_told_twice_answers_one_interrupt() -> None:
+    story = Story(queued(), started(), asked("p1", call_id="i1"), signalled("go"))
+    story.then(resumed(1), asked("p2", call_id="i2"))
+
+    assert evolve(story.state, signalled("go")) == story.state
+
+
+def test_a_pause_that_is_told_twice_does_not_hold_it_again() -> None:
+    story = Story(queued(), started(), paused(), signalled(RESUME_SIGNAL))
+
+    assert evolve(story.state, paused()) == story.state
+
+
+def test_a_signal_never_ends_a_pause() -> None:
+    story = Story(queued(), started(), asked("p1"), paused())
+
+    story.then(signalled("p1", "7"))
+
+    assert story.state.status is Status.PAUSED
+
+
+def test_a_pause_that_ends_with_open_questions_waits_for_their_answers() -> None:
+    story = Story(queued(), started(), asked("p1"), paused())
+
+    story.then(signalled(RESUME_SIGNAL))
+    assert story.state.status is Status.WAITING_APPROVAL
+
+    story.then(granted("p1"))
+    assert story.state.status is Status.QUEUED
+
+
+def test_a_question_during_a_pause_keeps_it_paused() -> None:
+    story = Story(queued(), started(), paused(), asked("p1"))
+
+    assert story.state.status is Status.PAUSED
+
+
+def test_options_that_an_older_omium_wrote_fold_to_the_safe_defaults() -> None:
+    state = Story(queued(options='{"no_longer_known": 1}')).state
+
+    assert state.options == Options()
