@@ -1,0 +1,409 @@
+"""A LangGraph checkpointer whose memory is the execution's log.
+
+Everything is kept in memory for LangGraph to read and leaves as records through a `CheckpointLog`, in the order in
+which it happened; the same records, given back, rebuild the memory.
+
+A super-step's last task does not send its writes at once: they leave together with the checkpoint that follows from
+them, as one record (law 4). An input checkpoint leaves with the first record after it: until then nothing follows
+from it that the input alone would not give.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import ormsgpack
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    get_checkpoint_id,
+)
+from langgraph.checkpoint.memory import InMemorySaver
+
+from producers.runner.langchain_tools import SERIALIZER
+
+NULL_TASK: Final = "00000000-0000-0000-0000-000000000000"
+ERROR, INTERRUPT, RESUME, ERROR_SOURCE = "__error__", "__interrupt__", "__resume__", "__error_source_node__"
+_OPTIONS: Final = ormsgpack.OPT_NON_STR_KEYS
+
+Op = tuple[object, ...]
+Place = tuple[str, str, str]
+"""Thread, namespace, checkpoint id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One record on its way to the log."""
+
+    blob: bytes
+    ns: str
+    checkpoint_id: str
+    task_id: str = ""
+    """The task that it completes; empty for state that belongs to no single step."""
+    writes: tuple[tuple[str, object], ...] = ()
+    """What the task wrote, for people."""
+
+
+class CheckpointLog(Protocol):
+    """Where records go. What `begin` was given stands once `settle` returns; order is the order of `begin`."""
+
+    def begin(self, entry: Entry) -> object: ...
+
+    def settle(self, ticket: object) -> None: ...
+
+    async def settle_async(self, ticket: object) -> None: ...
+
+
+@dataclass(slots=True)
+class _Held:
+    op: Op
+    task_id: str
+    writes: tuple[tuple[str, object], ...]
+
+
+@dataclass(slots=True)
+class _Outbox:
+    """What has happened and not left yet. Shared by clones of a saver."""
+
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    prefix: list[Op] = field(default_factory=list)
+    held: dict[Place, _Held] = field(default_factory=dict)
+    siblings: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Task → all tasks of its super-step, itself included."""
+    hidden: set[Place] = field(default_factory=set)
+    """Super-steps in which a task of LangGraph's own ran, which is no step of the user's."""
+
+
+class LogSaver(InMemorySaver):
+    """See the module."""
+
+    def __init__(self, log: CheckpointLog) -> None:
+        super().__init__(serde=SERIALIZER)
+        self.log = log
+        self._outbox = _Outbox()
+        self._marks: set[str] = set()
+
+    def note_siblings(self, task_id: str, tasks: Iterable[str], is_hidden: bool) -> None:
+        """Says which tasks run in the super-step of a task that is about to put its writes.
+
+        A hidden task is LangGraph's own, not the user's: its state leaves with the first record of a real step.
+        """
+        self._outbox.siblings[task_id] = () if is_hidden else tuple(tasks)
+
+    def restore(self, blobs: Iterable[bytes]) -> None:
+        """Rebuilds the memory from records, in log order."""
+        for blob in blobs:
+            for op in ormsgpack.unpackb(blob, option=_OPTIONS):
+                self._redo(op)
+
+    def has_checkpoint(self, thread_id: str) -> bool:
+        """Whether the thread's root graph has state to resume from."""
+        return bool(self.storage.get(thread_id, {}).get(""))
+
+    def flush(self) -> None:
+        """Sends what is held: the super-step failed or waits, no checkpoint follows. Before any final frame."""
+        self._settle(self._flushed())
+
+    def mark(self, name: str) -> None:
+        """Notes something durably, once."""
+        if name not in self._marks:
+            self._change(("mark", name))
+
+    def is_marked(self, name: str) -> bool:
+        """Whether this or an earlier incarnation noted it."""
+        return name in self._marks
+
+    # What LangGraph calls.
+
+    def put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Stores a checkpoint, durably on return (an input checkpoint: with the next record)."""
+        stored, ticket = self._put(config, checkpoint, metadata, new_versions)
+        self._settle(ticket)
+        return stored
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """`put` for a coroutine."""
+        stored, ticket = self._put(config, checkpoint, metadata, new_versions)
+        await self._settle_async(ticket)
+        return stored
+
+    def put_writes(
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str = "",
+    ) -> None:
+        """Stores a task's writes, durably on return or with the checkpoint of its super-step."""
+        self._settle(self._put_writes(config, writes, task_id, task_path))
+
+    async def aput_writes(
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str = "",
+    ) -> None:
+        """`put_writes` for a coroutine."""
+        await self._settle_async(self._put_writes(config, writes, task_id, task_path))
+
+    def delete_thread(self, thread_id: str) -> None:
+        """Forgets a thread."""
+        self._change(("delete_thread", thread_id))
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        """`delete_thread` for a coroutine."""
+        await asyncio.to_thread(self.delete_thread, thread_id)
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Forgets what these runs stored. As with every saver, a `DeltaChannel` loses writes of theirs that it needs."""
+        self._change(("delete_for_runs", list(run_ids)))
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """`delete_for_runs` for a coroutine."""
+        await asyncio.to_thread(self.delete_for_runs, run_ids)
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Copies a thread with all its ancestors and writes."""
+        self._change(("copy_thread", source_thread_id, target_thread_id))
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """`copy_thread` for a coroutine."""
+        await asyncio.to_thread(self.copy_thread, source_thread_id, target_thread_id)
+
+    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """Drops all but the latest checkpoint of each namespace (`delete`: all); delta channels keep their history."""
+        if strategy not in {"keep_latest", "delete", "delete_all"}:
+            raise ValueError(f"unknown strategy {strategy!r}; there is keep_latest and delete")
+        self._change(("prune", list(thread_ids), strategy))
+
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """`prune` for a coroutine."""
+        await asyncio.to_thread(self.prune, thread_ids, strategy=strategy)
+
+    # How records come to be.
+
+    def _put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> tuple[RunnableConfig, object]:
+        with self._outbox.lock:
+            stored = super().put(config, checkpoint, metadata, new_versions)
+            thread_id, ns, checkpoint_id = _place(stored)
+            op = self._checkpoint_op((thread_id, ns, checkpoint_id), checkpoint, new_versions)
+            parent = get_checkpoint_id(config) or ""
+            held = self._outbox.held.pop((thread_id, ns, parent), None)
+            is_hidden = (thread_id, ns, parent) in self._outbox.hidden
+            self._outbox.hidden.discard((thread_id, ns, parent))
+            if held is None and (is_hidden or metadata.get("source") == "input"):
+                self._outbox.prefix.append(op)
+                return stored, None
+            return stored, self._send(held, [op], ns, checkpoint_id)
+
+    def _put_writes(
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str,
+    ) -> object:
+        with self._outbox.lock:
+            super().put_writes(config, writes, task_id, task_path)
+            siblings = self._outbox.siblings.pop(task_id, None)
+            channels = {channel for channel, _ in writes}
+            if ERROR in channels and ERROR_SOURCE not in channels:
+                # A failed task runs again on a resume; its failure is on the log as an event of its own.
+                return None
+            place = _place(config)
+            held = _Held(self._writes_op(place, task_id), task_id, tuple(writes))
+            if channels & {INTERRUPT, ERROR} or task_id == NULL_TASK or channels <= {RESUME}:
+                return self._send(None, [held.op], place[1], f"{place[2]}:{task_id}")
+            if siblings == ():
+                self._outbox.hidden.add(place)
+                self._outbox.prefix.append(held.op)
+                return None
+            if siblings and self._finished(place).issuperset(siblings):
+                self._outbox.held[place] = held
+                return None
+            return self._send(held, [], place[1], place[2])
+
+    def _send(self, held: _Held | None, ops: list[Op], ns: str, checkpoint_id: str) -> object:
+        """Hands everything that has happened so far to the log, as one record. Under the lock: order is the point."""
+        record = [*self._outbox.prefix, *([held.op] if held else ()), *ops]
+        self._outbox.prefix.clear()
+        return self.log.begin(
+            Entry(
+                blob=ormsgpack.packb(record, option=_OPTIONS),
+                ns=ns,
+                checkpoint_id=checkpoint_id,
+                task_id=held.task_id if held else "",
+                writes=held.writes if held else (),
+            )
+        )
+
+    def _flushed(self) -> object:
+        ticket: object = None
+        with self._outbox.lock:
+            for place, held in list(self._outbox.held.items()):
+                del self._outbox.held[place]
+                ticket = self._send(held, [], place[1], place[2])
+            if self._outbox.prefix:
+                _, _, ns, checkpoint_id, *_ = self._outbox.prefix[-1]
+                ticket = self._send(None, [], str(ns), f"{checkpoint_id}:end")
+        return ticket
+
+    def _finished(self, place: Place) -> set[str]:
+        """Tasks of this super-step whose regular writes are here."""
+        return {task_id for task_id, index in self.writes.get(place, {}) if index >= 0}
+
+    def _change(self, op: Op) -> None:
+        with self._outbox.lock:
+            self._redo(op)
+            ticket = self._send(None, [op], "", "")
+        self._settle(ticket)
+
+    def _settle(self, ticket: object) -> None:
+        if ticket is not None:
+            self.log.settle(ticket)
+
+    async def _settle_async(self, ticket: object) -> None:
+        if ticket is not None:
+            await self.log.settle_async(ticket)
+
+    # Operations: what a record consists of.
+
+    def _checkpoint_op(
+        self, place: Place, checkpoint: Checkpoint, new_versions: ChannelVersions
+    ) -> Op:
+        thread_id, ns, checkpoint_id = place
+        stored, metadata, parent = self.storage[thread_id][ns][checkpoint_id]
+        blobs = [
+            (channel, version, *self.blobs[(thread_id, ns, channel, version)])
+            for channel, version in new_versions.items()
+        ]
+        return ("checkpoint", thread_id, ns, checkpoint_id, parent, stored, metadata, blobs)
+
+    def _writes_op(self, place: Place, task_id: str) -> Op:
+        """All that is stored of the task: a record replaces what an earlier one said of it."""
+        writes = [
+            (index, channel, *value, path)
+            for (owner, index), (_, channel, value, path) in self.writes[place].items()
+            if owner == task_id
+        ]
+        return ("writes", *place, task_id, writes)
+
+    def _redo(self, op: Sequence[Any]) -> None:
+        match op[0]:
+            case "checkpoint":
+                _, thread_id, ns, checkpoint_id, parent, stored, metadata, blobs = op
+                self.storage[thread_id][ns][checkpoint_id] = (tuple(stored), tuple(metadata), parent)
+                for channel, version, kind, data in blobs:
+                    self.blobs[(thread_id, ns, channel, version)] = (kind, data)
+            case "writes":
+                _, thread_id, ns, checkpoint_id, task_id, writes = op
+                place = (thread_id, ns, checkpoint_id)
+                for index, channel, kind, data, path in writes:
+                    self.writes[place][(task_id, index)] = (task_id, channel, (kind, data), path)
+            case "mark":
+                self._marks.add(op[1])
+            case "delete_thread":
+                super().delete_thread(op[1])
+            case "delete_for_runs":
+                self._forget_runs(set(op[1]))
+            case "copy_thread":
+                self._copy(op[1], op[2])
+            case "prune":
+                for thread_id in op[1]:
+                    self._prune(thread_id, op[2])
+            case unknown:
+                raise ValueError(f"unknown operation {unknown!r} in a record")
+
+    def _forget_runs(self, run_ids: set[str]) -> None:
+        for thread_id, spaces in self.storage.items():
+            for ns, checkpoints in spaces.items():
+                for checkpoint_id in list(checkpoints):
+                    metadata = self.serde.loads_typed(checkpoints[checkpoint_id][1])
+                    if metadata.get("run_id") in run_ids:
+                        self._forget((thread_id, ns, checkpoint_id))
+        self._drop_unused_blobs()
+
+    def _copy(self, source: str, target: str) -> None:
+        for ns, checkpoints in list(self.storage.get(source, {}).items()):
+            self.storage[target][ns].update(checkpoints)
+        for (thread_id, ns, checkpoint_id), writes in list(self.writes.items()):
+            if thread_id == source:
+                self.writes[(target, ns, checkpoint_id)].update(writes)
+        for (thread_id, ns, channel, version), blob in list(self.blobs.items()):
+            if thread_id == source:
+                self.blobs[(target, ns, channel, version)] = blob
+
+    def _prune(self, thread_id: str, strategy: str) -> None:
+        if strategy != "keep_latest":
+            super().delete_thread(thread_id)
+            return
+        for ns, checkpoints in self.storage.get(thread_id, {}).items():
+            keep = self._chain((thread_id, ns, max(checkpoints))) if checkpoints else set()
+            for checkpoint_id in list(checkpoints):
+                if checkpoint_id not in keep:
+                    self._forget((thread_id, ns, checkpoint_id))
+        self._drop_unused_blobs()
+
+    def _chain(self, place: Place) -> set[str]:
+        """The checkpoint, and the ancestors that its delta channels are rebuilt from."""
+        thread_id, ns, checkpoint_id = place
+        checkpoints = self.storage[thread_id][ns]
+        keep = {checkpoint_id}
+        metadata = self.serde.loads_typed(checkpoints[checkpoint_id][1])
+        missing = set(metadata.get("counters_since_delta_snapshot") or ())
+        parent = checkpoints[checkpoint_id][2]
+        while missing and parent is not None and parent in checkpoints:
+            keep.add(parent)
+            stored = self.serde.loads_typed(checkpoints[parent][0])
+            missing -= self._load_blobs(thread_id, ns, stored["channel_versions"]).keys()
+            parent = checkpoints[parent][2]
+        return keep
+
+    def _forget(self, place: Place) -> None:
+        thread_id, ns, checkpoint_id = place
+        self.storage[thread_id][ns].pop(checkpoint_id, None)
+        self.writes.pop(place, None)
+
+    def _drop_unused_blobs(self) -> None:
+        used: set[tuple[str, str, str, str | int | float]] = set()
+        for thread_id, spaces in self.storage.items():
+            for ns, checkpoints in spaces.items():
+                for stored, _, _ in checkpoints.values():
+                    versions = self.serde.loads_typed(stored)["channel_versions"]
+                    used.update((thread_id, ns, name, version) for name, version in versions.items())
+        for key in [key for key in self.blobs if key not in used]:
+            del self.blobs[key]
+
+
+def _place(config: Mapping[str, Any]) -> Place:
+    configurable = config["configurable"]
+    return (
+        configurable["thread_id"],
+        configurable.get("checkpoint_ns", ""),
+        configurable.get("checkpoint_id") or "",
+    )
