@@ -42,16 +42,14 @@ def decide(
                 ),
             )
         case c.PauseExecution():
-            return (
-                (e.ExecutionPaused(event_id=identity, **of(state), reason=command.reason),)
-                if state.status in (Status.QUEUED, Status.RUNNING)
-                else ()
-            )
+            # Recorded even when it changes nothing, as a resume is: delivered again, it must change
+            # nothing then either.
+            return (e.ExecutionPaused(event_id=identity, **of(state), reason=command.reason),)
         case c.ResumeExecution():
             resumed = e.SignalReceived(
                 event_id=identity, **of(state), name=RESUME_SIGNAL, payload_json="null"
             )
-            return (resumed,) if state.status is Status.PAUSED else ()
+            return (resumed,)
         case c.SignalExecution():
             return (
                 e.SignalReceived(
