@@ -111,7 +111,7 @@ def document(data_dir: Path) -> Document:
 
 def _daemon(settings: Settings, only: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "ops.main", "up", "--data-dir", str(settings.data_dir)]
-    command += ["--port", str(settings.port)]
+    command += ["--port", str(settings.port), "--is-daemon"]
     if only:
         command += ["--only", ",".join(only)]
     log.write_bytes(b"")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from ops.clock import monotonic_ms
 from ops.commands import Subparsers, command, settings_of
 from ops.exits import OK
 from ops.output import emit, say
@@ -30,12 +31,14 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--only", default="", metavar="PARTS", help="start only these parts, separated by commas"
     )
+    parser.add_argument("--is-daemon", action="store_true", help=argparse.SUPPRESS)
 
 
 def handle(arguments: argparse.Namespace) -> int:
     """Bring the stack up."""
     from ops.supervisor_control import Document, bring_up, serve
 
+    begun_ms = monotonic_ms()
     settings = settings_of(arguments)
     if arguments.port is not None:
         settings = settings.model_copy(update={"port": arguments.port})
@@ -44,7 +47,8 @@ def handle(arguments: argparse.Namespace) -> int:
     def show(document: Document) -> None:
         if arguments.json:
             emit(document)
-        else:
+        elif not arguments.is_daemon:
+            say(f"everything        ready in {(monotonic_ms() - begun_ms) / 1000:4.1f} s")
             say(f"\nOmium is ready: {document['gateway']}\nAPI key: {document['api_key']}")
             say("omiumctl down stops it." if arguments.detach else "Ctrl-C stops it.")
 

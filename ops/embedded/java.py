@@ -39,26 +39,26 @@ def java() -> str:
 
 def class_path(cache_dir: Path) -> str:
     """Kafka's class path; its jars are fetched into the cache at the first call, by one process at a time."""
-    home = _home(cache_dir)
-    listing = home / "class-path.txt"
-    with locked(home / "fetch.lock"):
+    folder = home(cache_dir)
+    listing = folder / "class-path.txt"
+    with locked(folder / "fetch.lock"):
         if listing.exists():
-            jars = [home / line for line in listing.read_text("utf-8").splitlines()]
+            jars = [folder / line for line in listing.read_text("utf-8").splitlines()]
             if all(jar.exists() for jar in jars):
                 return os.pathsep.join(map(str, jars))
-        jars = _fetch(home / "jars")
-        listing.write_text("\n".join(os.path.relpath(jar, home) for jar in jars), "utf-8")
+        jars = _fetch(folder / "jars")
+        listing.write_text("\n".join(os.path.relpath(jar, folder) for jar in jars), "utf-8")
     return os.pathsep.join(map(str, jars))
 
 
 def has_jars(cache_dir: Path) -> bool:
     """Whether the jars have been fetched."""
-    return (_home(cache_dir) / "class-path.txt").exists()
+    return (home(cache_dir) / "class-path.txt").exists()
 
 
 def aot_cache(cache_dir: Path) -> Path:
     """Where the AOT cache of this Kafka on this Java stands, once it has been made."""
-    return _home(cache_dir) / f"kafka-{_java_version()}.aot"
+    return home(cache_dir) / f"kafka-{_java_version()}.aot"
 
 
 def _java_version() -> str:
@@ -70,7 +70,8 @@ def _java_version() -> str:
         return "system"
 
 
-def _home(cache_dir: Path) -> Path:
+def home(cache_dir: Path) -> Path:
+    """The folder of this Kafka version in the cache."""
     return cache_dir / f"kafka-{KAFKA_VERSION}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shutil
 import socket
 import struct
 import subprocess
@@ -17,6 +18,7 @@ from ops.exits import CommandError
 FORMAT_WAIT_S = 120
 PROBE_WAIT_S = 2.0
 API_VERSIONS = 18
+META, BOOTSTRAP = "meta.properties", "bootstrap.checkpoint"
 
 LOG4J = """rootLogger.level=WARN
 rootLogger.appenderRef.file.ref=file
@@ -98,12 +100,37 @@ class Kafka:
         (self.home / "log4j2.properties").write_text(
             LOG4J.format(log=self.logs_dir / "kafka-server.log"), "utf-8"
         )
-        if not (log_dir / "meta.properties").exists():
-            self._format()
+        if not (log_dir / META).exists():
+            self._format(log_dir)
 
-    def _format(self) -> None:
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        tool = ("kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(self._properties))
+    def _format(self, log_dir: Path) -> None:
+        """Copy formatted storage and give it ids of its own: what takes the tool 3 s takes 1 ms."""
+        template = self._template()
+        log_dir.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(template / BOOTSTRAP, log_dir / BOOTSTRAP)
+        ids = {"cluster.id": _kafka_uuid(), "directory.id": _kafka_uuid()}
+        lines = (template / META).read_text("utf-8").splitlines()
+        kept = [line for line in lines if line.partition("=")[0] not in ids]
+        # Last: storage counts as formatted once this file is there.
+        (log_dir / META).write_text(
+            "\n".join([*kept, *(f"{name}={value}" for name, value in ids.items()), ""]), "utf-8"
+        )
+
+    def _template(self) -> Path:
+        """Storage formatted by Kafka's own tool, once per cache folder."""
+        template = java.home(self.cache_dir) / "formatted"
+        with java.locked(template.with_suffix(".lock")):
+            if not (template / META).exists():
+                shutil.rmtree(template, ignore_errors=True)
+                self._run_format_tool(template)
+        return template
+
+    def _run_format_tool(self, template: Path) -> None:
+        properties = template.with_suffix(".properties")
+        properties.write_text(
+            PROPERTIES.format(host=LOOPBACK, port=1, controller_port=2, log_dir=template), "utf-8"
+        )
+        tool = ("kafka.tools.StorageTool", "format", "-t", _kafka_uuid(), "-c", str(properties))
         done = subprocess.run(
             [*self._java(), *tool],
             capture_output=True,
@@ -127,7 +154,7 @@ class Kafka:
     def _java(self, *flags: str) -> list[str]:
         aot = java.aot_cache(self.cache_dir)
         if not flags and aot.exists():
-            flags = (f"-XX:AOTCache={aot}", "-Xlog:aot=off", "-Xlog:cds=off")
+            flags = (f"-XX:AOTCache={aot}", "-Xlog:disable", "-Xlog:all=error:stderr")
         return [
             java.java(),
             *java.JVM_FLAGS,
@@ -136,6 +163,10 @@ class Kafka:
             "-cp",
             java.class_path(self.cache_dir),
         ]
+
+
+def _kafka_uuid() -> str:
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
 
 def answers(port: int) -> bool:
