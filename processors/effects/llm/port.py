@@ -105,7 +105,7 @@ class Unavailable(ProviderError):
 class BadRequest(ProviderError):
     """It says that the request is wrong; asking again changes nothing."""
 
-    error_class = "bad_request"
+    error_class: ClassVar[ErrorClass] = "bad_request"
     http_status = 400
     is_retryable = False
 

@@ -72,7 +72,9 @@ class ScriptedUpstream:
 
     async def models(self, _: web.Request) -> web.Response:
         """One model, by name."""
-        return web.json_response({"object": "list", "data": [{"id": "scripted", "object": "model"}]})
+        return web.json_response(
+            {"object": "list", "data": [{"id": "scripted", "object": "model"}]}
+        )
 
     async def complete(self, request: web.Request) -> web.StreamResponse:
         """Logs, waits, answers."""
@@ -123,7 +125,9 @@ def answer_text(body: Mapping[str, object], script: Script) -> str:
     if script.say:
         return script.say
     seed = hashlib.sha256(json.dumps(body.get("messages"), sort_keys=True).encode()).hexdigest()
-    return " ".join(f"w{index}-{seed[index % 60 : index % 60 + 4]}" for index in range(script.tokens))
+    return " ".join(
+        f"w{index}-{seed[index % 60 : index % 60 + 4]}" for index in range(script.tokens)
+    )
 
 
 def _completion(body: Mapping[str, object], script: Script) -> dict[str, object]:
@@ -218,7 +222,9 @@ def _topic(body: Mapping[str, object]) -> str:
 
 def main() -> int:
     """Serves on loopback until a signal."""
-    parser = argparse.ArgumentParser(description="Scripted OpenAI-compatible upstream (test stand-in)")
+    parser = argparse.ArgumentParser(
+        description="Scripted OpenAI-compatible upstream (test stand-in)"
+    )
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--delay-ms", type=int, default=0)
@@ -226,7 +232,9 @@ def main() -> int:
     options = parser.parse_args()
     with options.log.open("a", encoding="utf-8") as log:
         upstream = ScriptedUpstream(log=log, delay_ms=options.delay_ms, chunk_ms=options.chunk_ms)
-        web.run_app(upstream.app(), host="127.0.0.1", port=options.port, print=None, access_log=None)
+        web.run_app(
+            upstream.app(), host="127.0.0.1", port=options.port, print=None, access_log=None
+        )
     return 0
 
 

