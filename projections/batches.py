@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from projections.ledger import WINDOW_OFFSETS, Batch, Ledger, PartitionKey, Range, Settled
 from projections.rows import RULES, Place, rows_of, void_row
-from projections.tables import COLUMNS, EVENTS_VOID, Row
+from projections.tables import COLUMNS, EVENTS_VOID, PackedRow, pack
 from streams.errors import Poison
 from streams.execution.events import OwnerClaimed
 from streams.llm.events import LlmCallCompleted
@@ -113,7 +113,7 @@ class Prepared:
     """A batch ready to be sent: its ledger entry, its rows by table, and what goes to the dead letters."""
 
     batch: Batch
-    rows: Mapping[str, Sequence[Row]]
+    rows: Mapping[str, Sequence[PackedRow]]
     dead: Sequence[DeadRecord]
     records: int
 
@@ -140,7 +140,7 @@ class BatchBuilder:
     ) -> Prepared:
         """The batch of these records; on request with the position of every other partition as an empty range."""
         tallies: dict[PartitionKey, _Tally] = {}
-        rows: dict[str, list[Row]] = {table: [] for table in COLUMNS}
+        rows: dict[str, list[PackedRow]] = {table: [] for table in COLUMNS}
         dead: list[DeadRecord] = []
         standing: list[Standing] = []
         for record in records:
@@ -193,7 +193,7 @@ class BatchBuilder:
         event: Message,
         record: LogRecord,
         tally: _Tally,
-        rows: dict[str, list[Row]],
+        rows: dict[str, list[PackedRow]],
         standing: list[Standing],
     ) -> None:
         reader = self.readers[record.topic, record.partition]
@@ -201,7 +201,7 @@ class BatchBuilder:
         match reader.judge(event, record.offset):
             case "void":
                 tally.void += 1
-                rows[EVENTS_VOID].append(void_row(event, reader.fold.highest_claim, place))
+                rows[EVENTS_VOID].append(pack(void_row(event, reader.fold.highest_claim, place)))
             case "duplicate":
                 tally.duplicates += 1
             case _:
@@ -211,7 +211,7 @@ class BatchBuilder:
         self,
         standing: Sequence[Standing],
         tallies: Mapping[PartitionKey, _Tally],
-        rows: dict[str, list[Row]],
+        rows: dict[str, list[PackedRow]],
         ask_settled: AskSettled,
     ) -> None:
         repeats = _repeats(standing, tallies, ask_settled)
@@ -222,7 +222,7 @@ class BatchBuilder:
                 continue
             tally.rows += 1
             for table, row in rows_of(event, place):
-                rows[table].append(row)
+                rows[table].append(pack(row))
 
 
 def _repeats(

@@ -18,7 +18,7 @@ from projections.ledger import (
     SinkDeposed,
     token,
 )
-from projections.tables import COLUMNS, LEDGER, Migration, Row, migrations
+from projections.tables import COLUMNS, LEDGER, Migration, PackedRow, migrations, pack
 from streams.errors import Terminal
 
 DATABASE_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
@@ -86,7 +86,7 @@ class ClickHouseStore:
         for statement in migration.statements:
             self._client.execute(statement)
         row = (migration.number, migration.name, migration.sha256)
-        self._client.insert("migrations", ("number", "name", "sha256"), [row], token="")
+        self._client.insert("migrations", ("number", "name", "sha256"), [pack(row)], token="")
         return migration.name
 
     def ledger(self) -> Ledger:
@@ -116,7 +116,7 @@ class ClickHouseStore:
         """Enter the batch; the token lets in the first of two writers, the read-back tells which it was."""
         columns = ("seq", "writer", *RANGE_COLUMNS)
         rows = [
-            (batch.seq, batch.writer, *(getattr(part, name) for name in RANGE_COLUMNS))
+            pack((batch.seq, batch.writer, *(getattr(part, name) for name in RANGE_COLUMNS)))
             for part in batch.ranges or (NO_RANGE,)
         ]
         self._client.insert("batches", columns, rows, token("batches", batch.seq))
@@ -124,14 +124,14 @@ class ClickHouseStore:
         if (seq, writer) != (batch.seq, batch.writer):
             raise SinkDeposed(batch.seq, str(writer))
 
-    def insert(self, table: str, seq: int, rows: Sequence[Row]) -> None:
+    def insert(self, table: str, seq: int, rows: Sequence[PackedRow]) -> None:
         """Insert a batch's rows once."""
         if rows:
             self._client.insert(table, COLUMNS[table], rows, token(table, seq))
 
     def complete(self, seq: int) -> None:
         """Note that all rows of the batch stand."""
-        self._client.insert("batches_done", ("seq",), [(seq,)], token("batches_done", seq))
+        self._client.insert("batches_done", ("seq",), [pack((seq,))], token("batches_done", seq))
 
     def prune(self, before_seq: int) -> None:
         """Forget entries older than `LEDGER_DAYS` below a batch that names every partition's position."""

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import httpx
 import orjson
 
-from projections.tables import Row
+from projections.tables import PackedRow, Row, pack
 from streams.errors import Retryable
 
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -101,16 +101,16 @@ class ClickHouse:
             f"{name}_structure": structure,
             f"{name}_format": "JSONCompactEachRow",
         }
-        file = {name: ("rows", body_of(rows))}
+        file = {name: ("rows", b"\n".join(map(pack, rows)))}
         return answer_of(_checked(lambda: self._client.post("/", params=settings, files=file)))
 
     def insert(
-        self, table: str, columns: Sequence[str], rows: Iterable[Row], token: str
+        self, table: str, columns: Sequence[str], rows: Sequence[PackedRow], token: str
     ) -> None:
         """Insert rows as one block; a block under the same token that stands already is not repeated."""
         statement = f"INSERT INTO {table} ({', '.join(columns)}) FORMAT JSONCompactEachRow"
         settings = INSERT_SETTINGS | {"query": statement, "insert_deduplication_token": token}
-        self._post(settings, body_of(rows))
+        self._post(settings, b"\n".join(rows))
 
     def _post(self, params: Mapping[str, str], body: bytes) -> bytes:
         return _checked(lambda: self._client.post("/", params=dict(params), content=body))
@@ -133,11 +133,6 @@ def bound(parameters: Mapping[str, object] | None) -> dict[str, str]:
 def _escaped(value: object) -> str:
     text = str(value).replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n")
     return text.replace("\r", "\\r").replace("\0", "\\0").replace("\b", "\\b")
-
-
-def body_of(rows: Iterable[Row]) -> bytes:
-    """Rows as JSON arrays, one a line."""
-    return b"\n".join(map(orjson.dumps, rows))
 
 
 def answer_of(body: bytes) -> Answer:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from projections.tables import Row
+from projections.tables import PackedRow
 from streams.errors import OmiumError
 from streams.ownership import NO_CLAIM
 
@@ -129,7 +129,7 @@ class Store(Protocol):
     def intend(self, batch: Batch) -> None:
         """Enter the batch. Raises `SinkDeposed` unless it now is the newest entry, written by `batch.writer`."""
 
-    def insert(self, table: str, seq: int, rows: Sequence[Row]) -> None:
+    def insert(self, table: str, seq: int, rows: Sequence[PackedRow]) -> None:
         """Insert a batch's rows; without effect if this table has rows of batch `seq` already."""
 
     def complete(self, seq: int) -> None:

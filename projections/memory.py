@@ -17,7 +17,7 @@ from projections.ledger import (
     SinkDeposed,
     token,
 )
-from projections.tables import COLUMNS, EVENTS, USAGE, Row
+from projections.tables import COLUMNS, EVENTS, USAGE, PackedRow, Row, unpack
 
 
 class MemoryStore:
@@ -55,12 +55,12 @@ class MemoryStore:
         if (newest.seq, newest.writer) != (batch.seq, batch.writer):
             raise SinkDeposed(batch.seq, newest.writer)
 
-    def insert(self, table: str, seq: int, rows: Sequence[Row]) -> None:
+    def insert(self, table: str, seq: int, rows: Sequence[PackedRow]) -> None:
         """Insert a batch's rows once."""
         if not rows or token(table, seq) in self._tokens:
             return
         self._tokens.add(token(table, seq))
-        self.rows[table].extend(rows)
+        self.rows[table].extend(unpack(row) for row in rows)
 
     def complete(self, seq: int) -> None:
         """Note that all rows of the batch stand."""

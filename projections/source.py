@@ -18,7 +18,7 @@ log = logging.getLogger("omium.projector")
 
 PROJECTED: Final = (topics.EXECUTIONS, topics.LLM_REQUESTS, topics.LLM_RESPONSES)
 """Event topics whose events become rows. Chunks do not: `LlmCallCompleted` holds what they said."""
-BATCH_RECORDS_MAX: Final = 5_000
+BATCH_RECORDS_MAX: Final = 4_000
 BATCH_BYTES_MAX: Final = 16 * 1024 * 1024
 BATCH_WAIT_MS: Final = 200
 """A batch is closed by records, bytes, or this long after its first record."""
