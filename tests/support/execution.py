@@ -221,7 +221,12 @@ def completed() -> e.ExecutionCompleted:
 def failed() -> e.ExecutionFailed:
     """The end, without a result."""
     return e.ExecutionFailed(
-        **of("end"), error_class="exception", error_type="ValueError", error_message="", error_trace="", step=""
+        **of("end"),
+        error_class="exception",
+        error_type="ValueError",
+        error_message="",
+        error_trace="",
+        step="",
     )
 
 
@@ -245,7 +250,9 @@ def resume(name: str = "resume") -> c.ResumeExecution:
     return c.ResumeExecution(**of(name), reason="back")
 
 
-def signal(name: str = "signal", *, to: str = "ready", payload_json: str = "1") -> c.SignalExecution:
+def signal(
+    name: str = "signal", *, to: str = "ready", payload_json: str = "1"
+) -> c.SignalExecution:
     """A user's word to the workflow."""
     return c.SignalExecution(**of(name), name=to, payload_json=payload_json)
 

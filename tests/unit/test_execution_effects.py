@@ -94,7 +94,9 @@ def test_a_known_llm_call_goes_again_without_a_new_intent() -> None:
     assert (given.verdict, given.events) == (Verdict.GO, ())
 
 
-@pytest.mark.parametrize("near", [around(), around(is_predecessor_dead=False, is_replay_over=False)])
+@pytest.mark.parametrize(
+    "near", [around(), around(is_predecessor_dead=False, is_replay_over=False)]
+)
 def test_a_finished_tool_never_goes_again(near: Surroundings) -> None:
     story = Story(queued(), started(), tool_intended(), tool_completed(result=b"7"), resumed(1))
 
@@ -115,7 +117,9 @@ def test_a_failed_tool_is_recorded_as_failed() -> None:
     assert (given.effect.state, given.effect.error_message) == (EffectState.FAILED, "no funds")
 
 
-def test_a_call_that_is_asked_again_in_the_same_incarnation_goes_with_an_intent_of_its_own() -> None:
+def test_a_call_that_is_asked_again_in_the_same_incarnation_goes_with_an_intent_of_its_own() -> (
+    None
+):
     story = Story(queued(), started(), tool_intended())
 
     given = answer(story)

@@ -32,7 +32,11 @@ def test_an_intent_is_remembered_with_its_question() -> None:
 def test_an_outcome_is_remembered_with_its_answer() -> None:
     effect = journal(tool_intended(), tool_completed(result=b"7")).effects["t1"]
 
-    assert (effect.state, effect.result_type, effect.result) == (EffectState.COMPLETED, "json", b"7")
+    assert (effect.state, effect.result_type, effect.result) == (
+        EffectState.COMPLETED,
+        "json",
+        b"7",
+    )
 
 
 def test_a_failure_is_an_outcome_too() -> None:
@@ -53,7 +57,9 @@ def test_an_outcome_without_an_intent_is_no_effect() -> None:
 
 
 def test_framework_records_come_back_once_and_in_log_order() -> None:
-    made = journal(checkpoint(), step_completed("a#0"), step_completed("a#0"), step_completed("b#1"))
+    made = journal(
+        checkpoint(), step_completed("a#0"), step_completed("a#0"), step_completed("b#1")
+    )
 
     assert made.records == [
         FrameworkRecord(step_key="", kind="checkpoint", record=b"input"),

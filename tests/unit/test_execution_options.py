@@ -40,7 +40,9 @@ def test_the_request_of_the_architecture_is_understood() -> None:
         {
             "constraints": [{"name": "apr", "path": "$.apr", "range": [2.5, 8.5]}],
             "infer_constraints": True,
-            "tools": {"send": {"policy": "at_most_once", "approval": True, "timeout_s": 1.5, "retries": 2}},
+            "tools": {
+                "send": {"policy": "at_most_once", "approval": True, "timeout_s": 1.5, "retries": 2}
+            },
             "steps": {"quote": {"approval": True, "timeout_s": 5, "retries": 1}},
             "recovery": {"mode": "auto", "max_attempts": 3},
             "budget_usd": 0.5,
@@ -86,7 +88,9 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("text", "field", "code"), REFUSED, ids=[f"{f}-{c}-{i}" for i, (_, f, c) in enumerate(REFUSED)])
+@pytest.mark.parametrize(
+    ("text", "field", "code"), REFUSED, ids=[f"{f}-{c}-{i}" for i, (_, f, c) in enumerate(REFUSED)]
+)
 def test_a_refusal_names_its_field(text: str, field: str, code: str) -> None:
     with pytest.raises(Rejected) as refused:
         parse(text)

@@ -64,7 +64,16 @@ def test_terminal_is_final(end: Message, status: Status) -> None:
 
     assert ended.status is status
     assert ended.status.is_terminal
-    for late in (resumed(), paused(), asked(), granted(), completed(), failed(), cancelled(), tool_intended()):
+    for late in (
+        resumed(),
+        paused(),
+        asked(),
+        granted(),
+        completed(),
+        failed(),
+        cancelled(),
+        tool_intended(),
+    ):
         assert evolve(ended, late) == ended
 
 
