@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import logging
 import socket
+from contextlib import AsyncExitStack
 
 import uvicorn
 import uvloop
 
+from gateway import data_plane, registry
 from gateway.app import create_app
 from gateway.auth import ALL_SCOPES, LOCAL_TENANT, Principal
 from gateway.context import GatewayConfig
 from gateway.history import History, NoHistory
+from gateway.llm_answers import LlmAnswers
+from gateway.registry import SchemaRegistry
 from gateway.service import Clocks, Service
 from ops import clock
+from ops.embedded.triton import MODEL
 from ops.readiness import mark_ready
 from ops.settings import Settings
 from producers.wire import Wire
@@ -40,10 +45,18 @@ async def _serve(settings: Settings) -> None:
         clocks=Clocks(now_ms=clock.now_ms, monotonic_ms=clock.monotonic_ms, new_id=clock.new_id),
         bootstrap_keys=bootstrap_keys(settings),
     )
+    answers = LlmAnswers(
+        bootstrap=settings.kafka, wire=service.context.wire, monotonic_ms=clock.monotonic_ms
+    )
+    schemas = SchemaRegistry(settings.kafka)
+    routes = [
+        *data_plane.routes(service.context, answers, models=models_of(settings)),
+        *registry.routes(schemas),
+    ]
     server = Server(
         settings,
         uvicorn.Config(
-            create_app(service.context),
+            create_app(service.context, routes=routes),
             host=settings.host,
             port=settings.port,
             log_level="warning",
@@ -55,12 +68,13 @@ async def _serve(settings: Settings) -> None:
             backlog=BACKLOG,
         ),
     )
-    await service.start()
-    try:
+    async with AsyncExitStack() as started:
+        for part in (service, answers, schemas):
+            # Registered first: a part that fails half-way is stopped as well.
+            started.push_async_callback(part.stop)
+            await part.start()
         await service.ready()
         await server.serve()
-    finally:
-        await service.stop()
 
 
 class Server(uvicorn.Server):
@@ -82,6 +96,11 @@ def config_of(settings: Settings) -> GatewayConfig:
     return GatewayConfig(
         kafka=settings.kafka, data_dir=settings.data_dir, min_free_mb=settings.min_free_mb
     )
+
+
+def models_of(settings: Settings) -> tuple[str, ...]:
+    """The models that `GET /v1/models` lists; others are passed to the upstream by their name."""
+    return (MODEL,) if settings.has_triton else ()
 
 
 def bootstrap_keys(settings: Settings) -> dict[str, Principal]:
