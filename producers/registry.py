@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
-from time import monotonic
+from threading import get_native_id
+from time import monotonic, sleep
 
 from confluent_kafka import (
     Consumer,
     KafkaError,
     KafkaException,
+    Message,
     Producer,
     TopicPartition,
 )
 
 import schemas
 from producers.subjects import compatibility, subjects
-from schemas.log import Entry, SchemaLog, Version, level_entry, schema_entry
+from schemas.log import Entry, SchemaLog
+from schemas.registry import RegistryError, register, set_level
 from streams.codec import TYPES
-from streams.errors import Retryable
+from streams.errors import Retryable, Terminal
 from streams.topics import SCHEMAS
+
+logger = logging.getLogger("omium.registry")
 
 READ_TIMEOUT_S = 30.0
 """A broker that has just started may take this long to serve its first fetch."""
 POLL_S = 0.01
 """How long a read waits to fill its batch: the log is usually there in one fetch, and every role waits for it."""
-APPEND_TRIES_MAX = 5
+APPEND_TRIES_MAX = 10
 """How often an append is decided anew after another writer came between."""
+APPEND_BACKOFF_S = 0.05
 APPEND_TIMEOUT_S = 30.0
 TRANSACTIONAL_ID = "omium-schemas"
 """One for all: whoever initialises it fences every earlier writer, so decide-and-append is atomic."""
@@ -38,25 +45,42 @@ def load(bootstrap: str) -> dict[str, int]:
 
 def ids(log: SchemaLog) -> dict[str, int]:
     """The ids of our record schemas in this log, by full name. LookupError if one is missing."""
-    known = {text: number for number, text in sorted(log.texts.items(), reverse=True)}
-    missing = [name for name in TYPES if schemas.compact(name) not in known]
-    if missing:
-        raise LookupError(f"not in the schema log, register them first: {', '.join(missing)}")
-    return {name: known[schemas.compact(name)] for name in TYPES}
+    found = {name: log.id_of(schemas.compact(name)) for name in TYPES}
+    absent = [name for name, number in found.items() if number is None]
+    if absent:
+        raise LookupError(f"not in the schema log, register them first: {', '.join(absent)}")
+    return {name: number for name, number in found.items() if number is not None}
 
 
 def read(bootstrap: str) -> SchemaLog:
     """The whole log, folded. Retryable if the broker does not answer in time."""
-    log = SchemaLog()
-    for key, value in _entries(bootstrap):
-        log.apply(key, value)
-    return log
+    return read_with_position(bootstrap)[0]
+
+
+def read_with_position(bootstrap: str) -> tuple[SchemaLog, int]:
+    """The whole log, folded, and the offset from which to follow it."""
+    log, position = SchemaLog(), 0
+    for message in _messages(bootstrap):
+        position = (message.offset() or 0) + 1
+        follow(log, message)
+    return log, position
+
+
+def follow(log: SchemaLog, message: Message) -> None:
+    """Folds one record of the log in. A record that cannot be read is passed over and said."""
+    key, value = message.key(), message.value()
+    try:
+        if key is not None:
+            log.apply(bytes(key), None if value is None else bytes(value))
+    except (ValueError, KeyError, TypeError) as error:
+        logger.warning("%s@%s is no registry record: %r", SCHEMAS.name, message.offset(), error)
 
 
 def register_all(bootstrap: str) -> dict[str, int]:
     """The ids of our schemas, after registering those that were missing.
 
-    Harmless to repeat, and to run in several processes at once.
+    Harmless to repeat, and to run in several processes at once. Terminal if the log holds an older
+    schema that ours must not follow.
     """
     log = read(bootstrap)
     if missing(log):
@@ -66,38 +90,48 @@ def register_all(bootstrap: str) -> dict[str, int]:
 
 def missing(log: SchemaLog) -> list[Entry]:
     """The records that bring the log up to our schemas: ids by position, in a fixed order."""
-    entries: list[Entry] = []
-    given = {text: number for number, text in sorted(log.texts.items(), reverse=True)}
-    id_max = log.id_max
+    ahead, entries = log.copy(), []
     for subject, name in subjects():
-        text = schemas.compact(name)
-        versions = log.of_subject(subject, with_deleted=True)
-        if not versions and subject not in log.levels:
-            entries.append(level_entry(subject, compatibility(TYPES[name])))
-        if any(version.schema == text and not version.is_deleted for version in versions):
-            continue
-        if text not in given:
-            id_max += 1
-            given[text] = id_max
-        number = versions[-1].version + 1 if versions else 1
-        entry = Version(subject=subject, version=number, id=given[text], schema=text)
-        entries.append(schema_entry(entry))
+        new: list[Entry] = []
+        if subject not in ahead.levels:
+            new += set_level(subject, compatibility(TYPES[name]))
+            _apply(ahead, new)
+        try:
+            _, written = register(ahead, subject, schemas.compact(name))
+        except RegistryError as error:
+            raise Terminal(str(error)) from error
+        _apply(ahead, written)
+        entries += [*new, *written]
     return entries
 
 
+def _apply(log: SchemaLog, entries: list[Entry]) -> None:
+    for key, value in entries:
+        log.apply(key, value)
+
+
 def append(bootstrap: str, decide: Callable[[SchemaLog], list[Entry]]) -> SchemaLog:
-    """The log after the records that `decide` asked for, seen as it stood when nobody else could write.
+    """The log after the records that `decide` asked for, as it stood when nobody else could write.
 
     `decide` may run several times; what it raises is passed on and nothing is written.
     """
-    for _ in range(APPEND_TRIES_MAX):
-        producer = _writer(bootstrap)
-        log = read(bootstrap)
-        entries = decide(log)
-        if not entries or _commit(producer, entries):
-            for key, value in entries:
-                log.apply(key, value)
-            return log
+    for number in range(APPEND_TRIES_MAX):
+        # Writers that meet would keep fencing each other at the same pace.
+        sleep(number * (APPEND_BACKOFF_S + get_native_id() % 16 / 100))
+        try:
+            producer = _writer(bootstrap)
+            log = read(bootstrap)
+            entries = decide(log)
+            if entries:
+                _commit(producer, entries)
+        except KafkaException as error:
+            reason = error.args[0]
+            if not (reason.fatal() or reason.txn_requires_abort() or reason.retriable()):
+                raise
+            logger.info("the schema log: another writer came between: %s", reason.str())
+            continue
+        _apply(log, entries)
+        return log
     raise Retryable("other writers of the schema log kept coming between", retry_after_ms=1_000)
 
 
@@ -110,30 +144,27 @@ def _writer(bootstrap: str) -> Producer:
             "acks": "all",  # A schema id must never be lost: records carry it for years.
             "compression.type": "zstd",
             "retry.backoff.ms": 10,  # The coordinator often answers "concurrent transactions" once.
+            "log_level": 2,  # Being fenced is part of the plan, and is said by us.
         }
     )
     producer.init_transactions(APPEND_TIMEOUT_S)
     return producer
 
 
-def _commit(producer: Producer, entries: list[Entry]) -> bool:
-    """Whether the records were committed; false if another writer came between."""
+def _commit(producer: Producer, entries: list[Entry]) -> None:
+    """All records or none. KafkaException if another writer came between."""
     producer.begin_transaction()
     try:
         for key, value in entries:
             producer.produce(SCHEMAS.name, key=key, value=value, partition=0)
         producer.commit_transaction(APPEND_TIMEOUT_S)
     except KafkaException as error:
-        reason = error.args[0]
-        if not (reason.fatal() or reason.txn_requires_abort()):
-            raise
-        if reason.txn_requires_abort():
+        if error.args[0].txn_requires_abort():
             producer.abort_transaction(APPEND_TIMEOUT_S)
-        return False
-    return True
+        raise
 
 
-def _entries(bootstrap: str) -> Iterator[Entry]:
+def _messages(bootstrap: str) -> Iterator[Message]:
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap,
@@ -153,9 +184,7 @@ def _entries(bootstrap: str) -> Iterator[Entry]:
             for message in consumer.consume(1_000, timeout=POLL_S):
                 error = message.error()
                 if error is None:
-                    key, value = message.key(), message.value()
-                    if key is not None:
-                        yield bytes(key), None if value is None else bytes(value)
+                    yield message
                 elif error.code() == KafkaError._PARTITION_EOF:
                     return
                 elif not error.retriable() and error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
