@@ -25,6 +25,10 @@ MESSAGE_CHARS_MAX: Final = 2000
 ERROR: Final = re.compile(r"Code: (\d+)\. DB::Exception: (.*)", re.DOTALL)
 ERROR_TAIL: Final = re.compile(r"\s*\(version [^)]*(\([^)]*\))?\)?\s*$")
 
+FORMAT_CODE: Final = 73
+TOO_MANY_ROWS_OR_BYTES: Final = 396
+"""ClickHouse's own codes, for refusals of ours that mean the same."""
+
 READ_SETTINGS: Final = {
     "default_format": "JSONCompact",
     "output_format_json_quote_64bit_integers": "0",  # Money and offsets are integers, in JSON as well.
@@ -116,6 +120,53 @@ class ClickHouse:
         return _checked(lambda: self._client.post("/", params=dict(params), content=body))
 
 
+class AsyncClickHouse:
+    """The same over an event loop, for reading only. Answers are bounded in bytes, whatever the statement asks."""
+
+    def __init__(self, endpoint: Endpoint, answer_bytes_max: int, read_timeout_s: float) -> None:
+        self._answer_bytes_max = answer_bytes_max
+        self._client = httpx.AsyncClient(
+            base_url=endpoint.url,
+            headers=headers(endpoint),
+            timeout=httpx.Timeout(read_timeout_s, connect=CONNECT_TIMEOUT_S),
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def query(
+        self,
+        statement: str,
+        parameters: Mapping[str, object] | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """The rows of a query. `ClickHouseError` if it was refused, `Retryable` if nobody answers."""
+        params = READ_SETTINGS | bound(parameters) | dict(settings or {})
+        try:
+            async with self._client.stream(
+                "POST", "/", params=params, content=statement.encode()
+            ) as response:
+                body = await self._body(response)
+        except httpx.HTTPError as error:
+            raise Retryable(f"ClickHouse does not answer: {error!r}", RETRY_AFTER_MS) from error
+        if _is_error(response):
+            raise error_of(body.decode("utf-8", "replace"))
+        if response.headers.get("x-clickhouse-format") != READ_SETTINGS["default_format"]:
+            raise ClickHouseError(FORMAT_CODE, "the answer's format is ours: leave FORMAT out")
+        return answer_of(body)
+
+    async def _body(self, response: httpx.Response) -> bytes:
+        body = bytearray()
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > self._answer_bytes_max:
+                raise ClickHouseError(
+                    TOO_MANY_ROWS_OR_BYTES, f"the answer is over {self._answer_bytes_max} bytes"
+                )
+        return bytes(body)
+
+
 def headers(endpoint: Endpoint) -> dict[str, str]:
     """Who asks and in which database; never in the URL, where logs would keep it."""
     return {
@@ -159,6 +210,13 @@ def _checked(send: Callable[[], httpx.Response]) -> bytes:
         response = send()
     except httpx.HTTPError as error:
         raise Retryable(f"ClickHouse does not answer: {error!r}", RETRY_AFTER_MS) from error
-    if response.status_code != httpx.codes.OK or "x-clickhouse-exception-code" in response.headers:
+    if _is_error(response):
         raise error_of(response.text)
     return response.content
+
+
+def _is_error(response: httpx.Response) -> bool:
+    return (
+        response.status_code != httpx.codes.OK
+        or "x-clickhouse-exception-code" in response.headers
+    )

@@ -124,7 +124,28 @@ def _payload(event: Message) -> tuple[str, bool]:
     text = orjson.dumps(document, default=_digest)
     if len(text) <= PAYLOAD_BYTES_MAX:
         return text.decode(), False
-    return text[:PAYLOAD_BYTES_MAX].decode("utf-8", "ignore"), True
+    return _cut(document), True
+
+
+def _cut(document: dict[str, object]) -> str:
+    """The document as JSON with its long texts cut, ever shorter until it fits: bounded, and still JSON."""
+    chars_max = PAYLOAD_BYTES_MAX // 4
+    while True:
+        short = {name: _shortened(value, chars_max) for name, value in document.items()}
+        text = orjson.dumps(short, default=_digest)
+        if len(text) <= PAYLOAD_BYTES_MAX or chars_max == 0:
+            return text.decode()
+        chars_max //= 2
+
+
+def _shortened(value: object, chars_max: int) -> object:
+    match value:
+        case str():
+            return value[:chars_max]
+        case tuple():
+            return value[: chars_max // 64]
+        case _:
+            return value
 
 
 def _digest(value: object) -> dict[str, object]:
@@ -149,7 +170,7 @@ def _time_ms(event: Message) -> int:
 _NEUTRAL: Final[Mapping[str, Row]] = {
     EXECUTION_CHANGES: (
         "", "", 0, (0, ""), (0, ""), "", "", "", "", "", "", 0, None, 0, 0, 0, "", "", "", "",
-        0, 0, 0, 0, 0, 0, 0, 0, "", 0, 0,
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, "", 0, 0,
     ),
     LLM_CALL_CHANGES: (
         "", "", "", 0, (0, ""), "", "", "", "", 0, 0, 0, (0, ""), (0, ""), (0, ""), 0,
@@ -364,9 +385,8 @@ def _llm_completed(event: llm.LlmCallCompleted, _place: Place) -> tuple[Change, 
     changes = [(LLM_CALL_CHANGES, _tried(event, 3, "completed") | call | tokens)]
     if event.execution_id:
         # The place of an execution is that of its own events: offsets of two topics do not compare.
-        sums: Fields = {name: tokens[name] for name in ("input_tokens", "output_tokens", "cost_microusd")}
         own_place: Fields = dict(zip(PLACE, ("", 0, 0), strict=True))
-        changes.append((EXECUTION_CHANGES, {"llm_calls": 1} | sums | own_place))
+        changes.append((EXECUTION_CHANGES, {"llm_calls": 1} | tokens | own_place))
     usage: Fields = {
         "step": event.step,
         "agent": event.agent,

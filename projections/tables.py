@@ -54,7 +54,7 @@ COLUMNS: Final[dict[str, tuple[str, ...]]] = {
         "labels_json", "input_json", "output_json", "queued_at_ms", "started_at_ms", "finished_at_ms",
         "deadline_at_ms", "incarnation", "error_class", "error_type", "error_message", "error_step",
         "steps", "steps_failed", "tool_calls", "llm_calls", "approvals",
-        "input_tokens", "output_tokens", "cost_microusd", *PLACE,
+        "input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "cost_microusd", *PLACE,
     ),
     LLM_CALL_CHANGES: (
         "tenant", "execution", "call_id", "at_ms", "state", "step", "agent", "api", "model_requested", "is_stream",

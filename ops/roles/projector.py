@@ -10,7 +10,7 @@ from functools import partial
 from producers.wire import Wire
 from projections.clickhouse import ClickHouseStore
 from projections.dead_letters import KafkaDeadLetters
-from projections.http import ClickHouse, Endpoint
+from projections.http import ClickHouse
 from projections.sink import Sink
 from projections.source import LogSource, partitions
 from streams.errors import Retryable
@@ -18,10 +18,10 @@ from streams.errors import Retryable
 from ops import clock
 from ops.readiness import mark_ready
 from ops.settings import Settings
+from ops.store import owner_endpoint
 
 log = logging.getLogger("omium.projector")
 
-DATABASE = "omium"
 START_RETRY_MS = 250
 
 
@@ -36,19 +36,9 @@ def run(settings: Settings) -> int:
     return 0
 
 
-def endpoint(settings: Settings, database: str = DATABASE) -> Endpoint:
-    """Where this stack's tables are, as the user who owns them."""
-    return Endpoint(
-        url=settings.clickhouse_url,
-        user=settings.clickhouse_user,
-        password=settings.clickhouse_admin_password,
-        database=database,
-    )
-
-
 def _sink(settings: Settings, stopping: threading.Event) -> Sink | None:
     """The sink once its two servers answer; None if told to stop before."""
-    store = ClickHouseStore(ClickHouse(endpoint(settings)))
+    store = ClickHouseStore(ClickHouse(owner_endpoint(settings)))
     while not stopping.is_set():
         try:
             applied = store.migrate()
