@@ -150,7 +150,9 @@ class Asker:
     ) -> Outcome:
         status: str = settlement(ask.in_doubt)
         started_ms = self._clock.monotonic_ms()
-        for place, candidate in enumerate(todo):
+        reason = ""
+        for place, planned in enumerate(todo):
+            candidate = replace(planned, reason=reason or planned.reason)
             is_last = place == len(todo) - 1
             try_number = ask.try_number + place
             progress = _Progress(started_ms)
@@ -164,7 +166,7 @@ class Asker:
                 if is_last or not may_ask_next(error.error_class, is_byte_sent=is_byte_sent):
                     return failed(request, candidate, error, try_number, is_byte_sent)
                 status = _doubted(status, candidate, error)
-                todo = _with_reason(todo, place + 1, fallback_reason(candidate, error.error_class))
+                reason = fallback_reason(candidate, error.error_class)
         raise AssertionError("the last candidate returns")
 
     async def _try(
@@ -307,10 +309,6 @@ def _doubted(status: str, candidate: Candidate, error: ProviderError) -> str:
         "unavailable",
     )
     return "unconfirmed" if is_doubtful else status
-
-
-def _with_reason(todo: Sequence[Candidate], place: int, reason: str) -> list[Candidate]:
-    return [replace(c, reason=reason) if i == place else c for i, c in enumerate(todo)]
 
 
 async def _within(awaitable: Awaitable[T], limit_ms: int) -> T:
