@@ -9,18 +9,19 @@ from contextlib import AsyncExitStack
 import uvicorn
 import uvloop
 
-from gateway import data_plane, registry
+from gateway import data_plane, registry, sql
 from gateway.app import create_app
 from gateway.auth import ALL_SCOPES, LOCAL_TENANT, Principal
 from gateway.context import GatewayConfig
-from gateway.history import History, NoHistory
 from gateway.llm_answers import LlmAnswers
 from gateway.registry import SchemaRegistry
 from gateway.service import Clocks, Service
 from ops import clock
 from ops.embedded.triton import MODEL
 from ops.readiness import mark_ready
+from ops.past import SqlDeps, TableHistory
 from ops.settings import Settings
+from ops.store import queries_of
 from producers.wire import Wire
 
 ROLE = "gateway"
@@ -38,10 +39,11 @@ def run(settings: Settings) -> int:
 
 
 async def _serve(settings: Settings) -> None:
+    tables = queries_of(settings)
     service = Service(
         config_of(settings),
         wire=Wire.load(settings.kafka),
-        history=history_of(settings),
+        history=TableHistory(tables),
         clocks=Clocks(now_ms=clock.now_ms, monotonic_ms=clock.monotonic_ms, new_id=clock.new_id),
         bootstrap_keys=bootstrap_keys(settings),
     )
@@ -56,7 +58,7 @@ async def _serve(settings: Settings) -> None:
     server = Server(
         settings,
         uvicorn.Config(
-            create_app(service.context, routes=routes),
+            create_app(service.context, routers=[sql.router(SqlDeps(tables))], routes=routes),
             host=settings.host,
             port=settings.port,
             log_level="warning",
@@ -69,6 +71,7 @@ async def _serve(settings: Settings) -> None:
         ),
     )
     async with AsyncExitStack() as started:
+        started.push_async_callback(tables.close)
         for part in (service, answers, schemas):
             # Registered first: a part that fails half-way is stopped as well.
             started.push_async_callback(part.stop)
@@ -112,8 +115,3 @@ def bootstrap_keys(settings: Settings) -> dict[str, Principal]:
             tenant=LOCAL_TENANT, key_id="runner", scopes=frozenset({"llm"})
         ),
     }
-
-
-def history_of(settings: Settings) -> History:
-    """Where past executions are read from."""
-    return NoHistory()
