@@ -23,13 +23,15 @@ from producers.adapters import langgraph_patches
 from producers.adapters.langgraph_steps import StepEvents, StepTracker
 from producers.adapters.log_saver import INTERRUPT, Entry, LogSaver
 from producers.adapters.port import BadInput, Finished, Interrupted, Interruption, Outcome
-from producers.runner import langchain_tools, llm_calls
+from producers.runner import langchain_tools, llm_calls, rehearsal
 from producers.runner.channel import Ticket
 from producers.runner.render import to_json
 from producers.runner.session import Session
 
 _events: ContextVar[StepEvents | None] = ContextVar("omium_langgraph_events", default=None)
 _BREAKPOINT = "breakpoint"
+_WHOLE = frozenset({"__root__", "__return__", "__end__"})
+"""Channels that hold the whole state or result rather than a part of it."""
 
 
 class LangGraphAdapter:
@@ -51,6 +53,11 @@ class LangGraphAdapter:
         langchain_tools.patch()
         llm_calls.patch()
         self._is_loaded = True
+
+    def rehearse(self) -> None:
+        """Runs a small graph to nowhere."""
+        rehearsal.sdk()
+        rehearsal.langgraph()
 
     def detect(self, target: object) -> bool:
         """A graph, compiled or not, or an entrypoint of the functional API."""
@@ -85,7 +92,7 @@ class LangGraphAdapter:
             output = _invoke(graph, inputs, config)
         finally:
             saver.flush()
-        return _outcome(graph, saver, config, output)
+        return _outcome(graph, saver, config, output, tracker)
 
 
 adapter = LangGraphAdapter()
@@ -100,10 +107,10 @@ class _SessionLog:
 
     def begin(self, entry: Entry) -> Ticket:
         session = self._session
-        if not entry.task_id:
+        if entry.step is None:
             header = {"step_key": entry.ns, "checkpoint_id": entry.checkpoint_id}
             return session.begin("checkpoint", header, entry.blob)
-        info = self._tracker.of_task(entry.task_id)
+        info = self._tracker.from_metadata(entry.step)
         done = {
             "output_json": to_json(_shown(entry.writes)),
             "duration_ms": self._tracker.duration_ms(info),
@@ -168,16 +175,21 @@ def _pending(saver: LogSaver, config: dict[str, Any]) -> list[tuple[Interrupt, s
 
 
 def _outcome(
-    graph: Pregel[Any, Any, Any, Any], saver: LogSaver, config: dict[str, Any], output: object
+    graph: Pregel[Any, Any, Any, Any],
+    saver: LogSaver,
+    config: dict[str, Any],
+    output: object,
+    tracker: StepTracker,
 ) -> Outcome:
     """Never by `get_state().next` alone: it is empty while a finished task's writes are not applied yet."""
     raised = output.get(INTERRUPT) if isinstance(output, dict) else None
     if raised:
-        return Interrupted(
-            interrupts=tuple(
-                Interruption(interrupt_id=item.id, payload=item.value, step="") for item in raised
-            )
-        )
+        nodes = {item.id: tracker.node_of(task_id) for item, task_id in _pending(saver, config)}
+        items = [
+            Interruption(interrupt_id=item.id, payload=item.value, step=nodes.get(item.id, ""))
+            for item in raised
+        ]
+        return Interrupted(interrupts=tuple(items))
     if (graph.interrupt_before_nodes or graph.interrupt_after_nodes) and (
         waiting := graph.get_state(cast("Any", config)).next
     ):
@@ -214,8 +226,8 @@ def _shown(writes: tuple[tuple[str, object], ...]) -> object:
     shown = {
         channel: value
         for channel, value in writes
-        if not channel.startswith(("branch:", "__")) or channel in {"__root__", "__return__"}
+        if not channel.startswith(("branch:", "__")) or channel in _WHOLE
     }
-    if len(shown) == 1 and (only := next(iter(shown))) in {"__root__", "__return__"}:
+    if len(shown) == 1 and (only := next(iter(shown))) in _WHOLE:
         return shown[only]
     return shown

@@ -13,11 +13,11 @@ from concurrent.futures import Future
 from functools import wraps
 from typing import Any
 
-from langgraph.constants import TAG_HIDDEN
+from langgraph.constants import START, TAG_HIDDEN
 from langgraph.pregel._executor import BackgroundExecutor
 from langgraph.pregel._loop import PregelLoop, SyncPregelLoop
 
-from producers.adapters.log_saver import LogSaver
+from producers.adapters.log_saver import LogSaver, Task
 
 _MARK = "_omium_patched"
 
@@ -39,8 +39,14 @@ def _patch_put_writes() -> None:
         if isinstance(self.checkpointer, LogSaver) and hasattr(self, "tasks"):
             task = self.tasks.get(task_id)
             if task is not None:
-                is_hidden = TAG_HIDDEN in ((task.config or {}).get("tags") or ())
-                self.checkpointer.note_siblings(task_id, tuple(self.tasks), is_hidden)
+                config = task.config or {}
+                is_hidden = task.name == START or TAG_HIDDEN in (config.get("tags") or ())
+                known = Task(
+                    siblings=tuple(self.tasks),
+                    metadata=config.get("metadata") or {},
+                    is_hidden=is_hidden,
+                )
+                self.checkpointer.note_task(task_id, known)
         put_writes(self, task_id, writes, cached=cached)
 
     setattr(noting, _MARK, True)

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables.config import var_child_runnable_config
+from langgraph.constants import START, TAG_HIDDEN
 from langgraph.errors import GraphBubbleUp
 
 from producers.runner.session import Session, StepInfo, failure_header, is_unwind
@@ -48,7 +49,6 @@ class StepTracker:
 
     session: Session
     _tasks: dict[str, _Task] = field(default_factory=dict)
-    _spaces: dict[str, str] = field(default_factory=dict)
     _attempts: dict[str, int] = field(default_factory=dict)
     _since_s: dict[str, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -92,10 +92,10 @@ class StepTracker:
             step=nodes[-1], step_key=step_key, agent=nodes[0], attempt=attempt, ordinal=superstep
         )
 
-    def of_task(self, task_id: str) -> StepInfo:
-        """The step of a task that has started in this process."""
-        ns = self._spaces.get(task_id)
-        return self.info(ns) if ns is not None else ROOT
+    def node_of(self, task_id: str) -> str:
+        """The node that a task runs; empty when it is unknown here."""
+        task = self._tasks.get(task_id)
+        return task.node if task is not None else ""
 
     def started(self, info: StepInfo) -> None:
         """Notes when the step began."""
@@ -113,9 +113,7 @@ class StepTracker:
 
     def _remember(self, ns: str, task: _Task) -> None:
         *_, last = (part for part in ns.split(NS_SEP) if NS_END in part)
-        task_id = last.rpartition(NS_END)[2]
-        self._tasks[task_id] = task
-        self._spaces.setdefault(task_id, ns)
+        self._tasks[last.rpartition(NS_END)[2]] = task
 
 
 class StepEvents(BaseCallbackHandler):
@@ -142,11 +140,12 @@ class StepEvents(BaseCallbackHandler):
         metadata: dict[str, object] | None = None,
         **kwargs: object,
     ) -> None:
-        """A node starts when a chain with the graph's own tag does; a named subgraph inside it says so again."""
-        if metadata is None or not any(tag.startswith(STEP_TAG) for tag in tags or ()):
+        """A node starts with a chain of its name or with the graph's tag; a subgraph inside it may say so again."""
+        if metadata is None or TAG_HIDDEN in (tags or ()):
             return
-        ns = metadata.get("langgraph_checkpoint_ns")
-        if not isinstance(ns, str):
+        ns, node = metadata.get("langgraph_checkpoint_ns"), metadata.get("langgraph_node")
+        is_tagged = any(tag.startswith(STEP_TAG) for tag in tags or ())
+        if not isinstance(ns, str) or not (is_tagged or kwargs.get("name") == node) or node == START:
             return
         info = self._tracker.from_metadata(metadata)
         with self._lock:
@@ -187,6 +186,6 @@ def _copy(path: object) -> str:
     """Which copy of its node a task is: nothing for the only one, `.3`, or `.0.2` for a call within a call."""
     if not isinstance(path, tuple | list) or not path or path[0] != PUSH:
         return ""
-    if len(path) == 2:
+    if isinstance(path[1], int):
         return f".{path[1]}"
-    return f"{_copy(path[1])}.{path[2]}"
+    return f"{_copy(path[1])}.{path[2] if len(path) > 2 else 0}"

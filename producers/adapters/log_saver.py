@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
+from zlib import crc32
 
 import ormsgpack
 from langchain_core.runnables import RunnableConfig
@@ -28,7 +29,6 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from producers.runner.langchain_tools import SERIALIZER
 
-NULL_TASK: Final = "00000000-0000-0000-0000-000000000000"
 ERROR, INTERRUPT, RESUME, ERROR_SOURCE = "__error__", "__interrupt__", "__resume__", "__error_source_node__"
 _OPTIONS: Final = ormsgpack.OPT_NON_STR_KEYS
 
@@ -44,8 +44,8 @@ class Entry:
     blob: bytes
     ns: str
     checkpoint_id: str
-    task_id: str = ""
-    """The task that it completes; empty for state that belongs to no single step."""
+    step: Mapping[str, object] | None = None
+    """LangGraph's metadata of the task that it completes; none for state that belongs to no single step."""
     writes: tuple[tuple[str, object], ...] = ()
     """What the task wrote, for people."""
 
@@ -60,10 +60,21 @@ class CheckpointLog(Protocol):
     async def settle_async(self, ticket: object) -> None: ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What a loop knows of a task that is about to put its writes."""
+
+    siblings: tuple[str, ...]
+    """All tasks of its super-step, itself included."""
+    metadata: Mapping[str, object]
+    is_hidden: bool
+    """LangGraph's own, not the user's: its state leaves with the first record of a real step."""
+
+
 @dataclass(slots=True)
 class _Held:
     op: Op
-    task_id: str
+    step: Mapping[str, object] | None
     writes: tuple[tuple[str, object], ...]
 
 
@@ -74,8 +85,7 @@ class _Outbox:
     lock: threading.RLock = field(default_factory=threading.RLock)
     prefix: list[Op] = field(default_factory=list)
     held: dict[Place, _Held] = field(default_factory=dict)
-    siblings: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Task → all tasks of its super-step, itself included."""
+    tasks: dict[str, Task] = field(default_factory=dict)
     hidden: set[Place] = field(default_factory=set)
     """Super-steps in which a task of LangGraph's own ran, which is no step of the user's."""
 
@@ -88,13 +98,11 @@ class LogSaver(InMemorySaver):
         self.log = log
         self._outbox = _Outbox()
         self._marks: set[str] = set()
+        self._changes = 0
 
-    def note_siblings(self, task_id: str, tasks: Iterable[str], is_hidden: bool) -> None:
-        """Says which tasks run in the super-step of a task that is about to put its writes.
-
-        A hidden task is LangGraph's own, not the user's: its state leaves with the first record of a real step.
-        """
-        self._outbox.siblings[task_id] = () if is_hidden else tuple(tasks)
+    def note_task(self, task_id: str, task: Task) -> None:
+        """Says what a task is, before its writes come."""
+        self._outbox.tasks[task_id] = task
 
     def restore(self, blobs: Iterable[bytes]) -> None:
         """Rebuilds the memory from records, in log order."""
@@ -230,20 +238,21 @@ class LogSaver(InMemorySaver):
     ) -> object:
         with self._outbox.lock:
             super().put_writes(config, writes, task_id, task_path)
-            siblings = self._outbox.siblings.pop(task_id, None)
+            task = self._outbox.tasks.pop(task_id, None)
             channels = {channel for channel, _ in writes}
             if ERROR in channels and ERROR_SOURCE not in channels:
                 # A failed task runs again on a resume; its failure is on the log as an event of its own.
                 return None
             place = _place(config)
-            held = _Held(self._writes_op(place, task_id), task_id, tuple(writes))
-            if channels & {INTERRUPT, ERROR} or task_id == NULL_TASK or channels <= {RESUME}:
-                return self._send(None, [held.op], place[1], f"{place[2]}:{task_id}")
-            if siblings == ():
+            op = self._writes_op(place, task_id)
+            if task is None or channels & {INTERRUPT, ERROR} or channels <= {RESUME}:
+                return self._send(None, [op], place[1], f"{place[2]}:{task_id}")
+            if task.is_hidden:
                 self._outbox.hidden.add(place)
-                self._outbox.prefix.append(held.op)
+                self._outbox.prefix.append(op)
                 return None
-            if siblings and self._finished(place).issuperset(siblings):
+            held = _Held(op, task.metadata, tuple(writes))
+            if self._finished(place).issuperset(task.siblings):
                 self._outbox.held[place] = held
                 return None
             return self._send(held, [], place[1], place[2])
@@ -252,12 +261,14 @@ class LogSaver(InMemorySaver):
         """Hands everything that has happened so far to the log, as one record. Under the lock: order is the point."""
         record = [*self._outbox.prefix, *([held.op] if held else ()), *ops]
         self._outbox.prefix.clear()
+        blob = ormsgpack.packb(record, option=_OPTIONS)
         return self.log.begin(
             Entry(
-                blob=ormsgpack.packb(record, option=_OPTIONS),
+                blob=blob,
                 ns=ns,
-                checkpoint_id=checkpoint_id,
-                task_id=held.task_id if held else "",
+                # A task may wait more than once under one checkpoint: its records are told apart by content.
+                checkpoint_id=f"{checkpoint_id}:{crc32(blob):08x}",
+                step=held.step if held else None,
                 writes=held.writes if held else (),
             )
         )
@@ -268,9 +279,6 @@ class LogSaver(InMemorySaver):
             for place, held in list(self._outbox.held.items()):
                 del self._outbox.held[place]
                 ticket = self._send(held, [], place[1], place[2])
-            if self._outbox.prefix:
-                _, _, ns, checkpoint_id, *_ = self._outbox.prefix[-1]
-                ticket = self._send(None, [], str(ns), f"{checkpoint_id}:end")
         return ticket
 
     def _finished(self, place: Place) -> set[str]:
@@ -280,7 +288,7 @@ class LogSaver(InMemorySaver):
     def _change(self, op: Op) -> None:
         with self._outbox.lock:
             self._redo(op)
-            ticket = self._send(None, [op], "", "")
+            ticket = self._send(None, [op], "", f"{op[0]}:{self._changes}")
         self._settle(ticket)
 
     def _settle(self, ticket: object) -> None:
@@ -314,6 +322,7 @@ class LogSaver(InMemorySaver):
         return ("writes", *place, task_id, writes)
 
     def _redo(self, op: Sequence[Any]) -> None:
+        self._changes += 1
         match op[0]:
             case "checkpoint":
                 _, thread_id, ns, checkpoint_id, parent, stored, metadata, blobs = op

@@ -47,6 +47,9 @@ class FrameworkAdapter(Protocol):
     def preload(self) -> None:
         """Imports the framework and puts its effects under the journal, in the warm parent; repeatable."""
 
+    def rehearse(self) -> None:
+        """Does once, in the warm parent, what would cost every runner time. Leaves no thread behind."""
+
     def detect(self, target: object) -> bool:
         """Whether the object is one of this framework's."""
 

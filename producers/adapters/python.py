@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import cast
 
 from producers.adapters.port import BadInput, Finished, Outcome
-from producers.runner import llm_calls
+from producers.runner import llm_calls, rehearsal
 from producers.runner.render import to_json
 from producers.runner.session import Session, StepInfo, failure_header, is_unwind
 
@@ -22,6 +22,10 @@ class PythonAdapter:
     def preload(self) -> None:
         """Puts HTTP clients under the journal."""
         llm_calls.patch()
+
+    def rehearse(self) -> None:
+        """Makes a call to nowhere."""
+        rehearsal.sdk()
 
     def detect(self, target: object) -> bool:
         """Anything that can be called."""

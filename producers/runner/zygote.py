@@ -17,6 +17,7 @@ import selectors
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
@@ -277,8 +278,11 @@ def warm(framework: str) -> None:
     """Imports and patches everything that a runner of this framework needs. Starts no thread."""
     from producers.adapters.detect import adapter
 
-    adapter(framework).preload()
-    adapter("python").preload()
+    warmed = adapter(framework)
+    warmed.preload()
+    warmed.rehearse()
+    if (threads := threading.active_count()) > 1:
+        raise RuntimeError(f"{threads} threads after warming up: forking would not be safe")
 
 
 def run(
