@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute
 
-from gateway import commands, events, metrics, page, problems, queries, websocket, workflows
+from gateway import commands, events, keys, metrics, page, problems, queries, websocket, workflows
 from gateway.context import Context, context_of
 from gateway.middleware import BodyLimit, Measured
 from gateway.models import json_answer
@@ -35,7 +35,7 @@ def create_app(
     problems.install(app)
     # The data plane first: its route is matched before the control plane's are tried.
     app.router.routes[:0] = list(routes)
-    ours = (workflows, commands, queries, events, websocket, page)
+    ours = (workflows, commands, queries, events, websocket, keys, page)
     for router in (probes, *(module.router for module in ours), *routers):
         app.include_router(router)
     app.add_middleware(BodyLimit, bytes_max=context.config.body_bytes_max)

@@ -47,10 +47,12 @@ class KeyRing:
     def __init__(self) -> None:
         self._by_sha256: dict[str, _Key] = {}
         self._sha256_by_id: dict[tuple[str, str], str] = {}
+        self._bootstrap: set[str] = set()
 
     def add(self, key: str, principal: Principal) -> None:
         """Accept a key that is on no log (the embedded profile's own)."""
         if key:
+            self._bootstrap.add(hash_of(key))
             self._put(hash_of(key), principal)
 
     def fold(self, event: ApiKeyIssued) -> None:
@@ -71,6 +73,11 @@ class KeyRing:
         if found is None or not hmac.compare_digest(found.sha256, sha256):
             return None
         return found.principal
+
+    def issued(self, tenant: str, key_id: str) -> str | None:
+        """The hash of a key that the log issued; bootstrap keys are not the log's to revoke."""
+        sha256 = self._sha256_by_id.get((tenant, key_id))
+        return None if sha256 in self._bootstrap else sha256
 
     def principals(self) -> list[Principal]:
         """All that keys stand for, without the keys."""

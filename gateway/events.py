@@ -31,13 +31,16 @@ RETRY_MS: Final = 500
 
 @router.get("/v1/executions/{execution_id}/events", response_class=EventSourceResponse)
 async def execution_events(
-    request: Request, execution_id: str, last_event_id: str = ""
+    request: Request, execution_id: str, last_event_id: str = "", follow: bool = True
 ) -> Response:
-    """Follow one execution: its events from the first, or after `Last-Event-ID`; an `end` event closes the stream."""
+    """Follow one execution: its events from the first, or after `Last-Event-ID`; `end` closes the stream.
+
+    With `follow=false` the stream closes once it has told what is known now.
+    """
     context = context_of(request)
     who = context.principal(request, "executions")
     entry = await find(context, who.tenant, execution_id)
-    return await _stream(context, request, [entry], last_event_id)
+    return await _stream(context, request, [entry], last_event_id, is_live=follow)
 
 
 @router.get("/v1/events", response_class=EventSourceResponse)
@@ -59,13 +62,18 @@ async def events(request: Request, executions: str, last_event_id: str = "") -> 
 
 
 async def _stream(
-    context: Context, request: Request, entries: Sequence[Entry], last_event_id: str
+    context: Context,
+    request: Request,
+    entries: Sequence[Entry],
+    last_event_id: str,
+    *,
+    is_live: bool = True,
 ) -> Response:
     context.streams.require()
     resume = position_of(request.headers.get("last-event-id", "") or last_event_id)
     earlier = [item for entry in entries for item in await earlier_events(context, entry)]
     return EventSourceResponse(
-        _frames(context, entries, resume, earlier),
+        _frames(context, entries, resume, earlier, is_live),
         ping=max(1, int(context.config.heartbeat_s)),
         ping_message_factory=lambda: ServerSentEvent(comment="heartbeat"),
         send_timeout=SEND_TIMEOUT_S,
@@ -88,13 +96,17 @@ def position_of(text: str) -> Position:
 
 
 async def _frames(
-    context: Context, entries: Sequence[Entry], resume: Position, earlier: Sequence[Stored]
+    context: Context,
+    entries: Sequence[Entry],
+    resume: Position,
+    earlier: Sequence[Stored],
+    is_live: bool,
 ) -> AsyncIterator[bytes]:
     with context.streams.one():
         yield b"retry: %d\n\n" % RETRY_MS
         position = resume
         try:
-            async for batch in follow(entries, resume, earlier):
+            async for batch in follow(entries, resume, earlier, is_live=is_live):
                 position = batch[-1][1]
                 yield b"".join(frame(item.kind, str(after), item.body) for item, after in batch)
         except Lagged as error:

@@ -25,9 +25,14 @@ class Lagged(Exception):
 
 
 async def follow(
-    entries: Sequence[Entry], resume: Position, earlier: Sequence[Stored] = ()
+    entries: Sequence[Entry],
+    resume: Position,
+    earlier: Sequence[Stored] = (),
+    *,
+    is_live: bool = True,
 ) -> AsyncIterator[list[tuple[Stored, Position]]]:
-    """Yields batches of what lies after `resume`, each event with the position after it; ends when all have ended.
+    """Yields batches of what lies after `resume`, each event with the position after it; ends when all have ended,
+    or without `is_live` after what is known now.
 
     `earlier` holds events that are no longer in memory. Raises `Lagged` when the store dropped unread ones.
     """
@@ -52,6 +57,8 @@ async def follow(
                         batch.append((item, position))
                     yield batch
                 continue
+            if not is_live:
+                return
             deadline = _deadline(entries, deadline)
             if deadline is None:
                 await wake.wait()

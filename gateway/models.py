@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -80,6 +80,12 @@ class RegisterWorkflowRequest(Request):
     options: ExecutionOptions = Field(
         default_factory=ExecutionOptions, description="Defaults for its executions."
     )
+
+
+class IssueKeyRequest(Request):
+    """`POST /v1/keys`."""
+
+    scopes: list[Literal["admin", "executions", "llm", "sql"]] = Field(min_length=1)
 
 
 class ReasonRequest(Request):

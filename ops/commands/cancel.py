@@ -1,0 +1,37 @@
+"""`omiumctl cancel`: stop an execution for good."""
+
+from __future__ import annotations
+
+import argparse
+
+from ops.commands import Subparsers, command, settings_of
+from ops.exits import OK
+from ops.output import emit, say
+
+
+def add(subparsers: Subparsers) -> None:
+    """Add `cancel`."""
+    parser = command(
+        subparsers,
+        "cancel",
+        "Stop an execution for good.",
+        handle,
+        ("cancel ID", "cancel ID --reason 'wrong input'"),
+    )
+    parser.add_argument("id", metavar="ID")
+    parser.add_argument("--reason", default="")
+
+
+def handle(arguments: argparse.Namespace) -> int:
+    """Ask for it; it is done a moment later."""
+    from ops.client import client_of, segment
+    from ops.clock import new_id
+
+    client = client_of(settings_of(arguments), say=say)
+    path = f"/v1/executions/{segment(arguments.id)}/cancel"
+    accepted = client.post(path, {"reason": arguments.reason}, idempotency_key=new_id())
+    if arguments.json:
+        emit(accepted)
+    else:
+        print(f"cancel accepted: {accepted['id']}")
+    return OK
