@@ -36,7 +36,7 @@ class DeadRecord(NamedTuple):
     """A record that could not be read, and why."""
 
     record: LogRecord
-    reason: Poison
+    reason: str
 
 
 class RecentIds:
@@ -150,7 +150,7 @@ class BatchBuilder:
             event = self._read(record)
             if isinstance(event, Poison):
                 tally.poison += 1
-                dead.append(DeadRecord(record, event))
+                dead.append(DeadRecord(record, event.reason))
                 continue
             self._judge(event, record, tally, rows, standing)
         self._add_rows(standing, tallies, rows, ask_settled)

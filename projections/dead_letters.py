@@ -82,7 +82,7 @@ class KafkaDeadLetters:
             topic=record.topic,
             partition=record.partition,
             offset=record.offset,
-            reason=dead.reason.reason,
+            reason=dead.reason,
             processor=self._processor,
             key=record.key or b"",
             value=(record.value or b"")[:VALUE_BYTES_MAX],

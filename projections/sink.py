@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from projections.batches import BatchBuilder, DeadRecord, Decode, LogRecord, PartitionReader, Prepared
@@ -162,10 +163,12 @@ class Sink:
         seq = prepared.batch.seq
         if prepared.dead:
             for dead in prepared.dead:
-                log.error("poison: %s", dead.reason)
+                log.error("poison: %s[%d]@%d: %s", *dead.record[:3], dead.reason)
             self._retried("bury poison", lambda: self.dead_letters.bury(prepared.dead))
         for table, rows in prepared.rows.items():
-            self._retried(f"insert into {table}", lambda: self.store.insert(table, seq, rows))  # noqa: B023 - called at once
+            if rows:
+                insert = partial(self.store.insert, table, seq, rows)
+                self._retried(f"insert into {table}", insert)
         self._retried("complete a batch", lambda: self.store.complete(seq))
         self._count(prepared)
 
