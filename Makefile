@@ -34,7 +34,8 @@ $(VENV)/bin/python: | $(UV)
 
 $(STAMP): requirements.lock pyproject.toml | $(UV) $(VENV)/bin/python
 	@echo "setup: packages (about a minute, once) …"
-	@$(UV) pip sync --python $(BIN)/python --require-hashes --compile-bytecode requirements.lock
+	@$(UV) pip sync --python $(BIN)/python --require-hashes --compile-bytecode requirements.lock \
+	  > $(TOOLS)/sync.log 2>&1 || { cat $(TOOLS)/sync.log >&2; exit 1; }
 	@$(UV) pip install --python $(BIN)/python --quiet --no-deps -e .
 	@touch $@
 

@@ -19,6 +19,7 @@ from ops.exits import CommandError
 from ops.readiness import ready_file
 from ops.supervisor_backoff import Backoff
 from ops.supervisor_part import READY_WAIT_S, Part
+from ops.supervisor_standby import Standbys
 from ops.supervisor_state import PartPhase, PartState, StackState
 
 READY_POLL_S = 0.03
@@ -63,6 +64,7 @@ class Supervisor:
         self._gate = gate
         self._gated_by = gated_by & set(self._parts)
         self._children: dict[str, Child] = {}
+        self._standbys = Standbys(data_dir / "logs", environment)
         self._is_stopping = False
         self._stop_asked = asyncio.Event()
         self._state = StackState(
@@ -88,6 +90,8 @@ class Supervisor:
             if ready.done():
                 self._change(phase="ready")
                 on_ready()
+                for part in self._parts.values():
+                    self._standbys.refill(part)
                 await asyncio.wait({stop, failed}, return_when=asyncio.FIRST_COMPLETED)
             if failed.done():
                 failed.result()
@@ -102,13 +106,14 @@ class Supervisor:
     def _listen(self) -> None:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._stop_asked.set)
 
     def _reap(self) -> None:
         for child in self._children.values():
             if child.process.poll() is not None:
                 child.ended.set()
+        self._standbys.reap()
 
     # One part.
 
@@ -145,7 +150,7 @@ class Supervisor:
 
     def _start(self, part: Part, restarts: int) -> Child:
         ready_file(self._run_dir, part.name).unlink(missing_ok=True)
-        process = spawn(
+        process = self._standbys.take(part) or spawn(
             part.command(),
             self._data_dir / "logs" / f"{part.name}.log",
             {**self._environment, **part.environment},
@@ -175,6 +180,9 @@ class Supervisor:
         word = "again " if restarts else ""
         self._say(f"{part.name:<17} {word}ready in {took_s:4.1f} s  {part.address}".rstrip())
         self._open_gate()
+        if self._state.phase == "ready":
+            # Not before: a standby must not slow the first start down.
+            self._standbys.refill(part)
         return True
 
     def _open_gate(self) -> None:
@@ -203,6 +211,7 @@ class Supervisor:
         self._stop_asked.set()
         if self._state.phase != "failed":
             self._change(phase="stopping")
+        self._standbys.end()
         waves = sorted({part.stop_wave for part in self._parts.values()})
         for wave in waves:
             names = [name for name, part in self._parts.items() if part.stop_wave == wave]

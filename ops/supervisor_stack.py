@@ -19,6 +19,8 @@ SERVERS = ("kafka", "clickhouse", "triton")
 TOPOLOGY = "topology"
 """Makes topics and schemas, and ends."""
 ROLES = ("zygote-langgraph", "gateway", "execution", "routing", "projector")
+WITH_STANDBY = frozenset({"gateway", "execution", "routing"})
+"""What stands between a request and its answer: 50 MB each buy a restart in about a second."""
 ALL = (*SERVERS, TOPOLOGY, *ROLES)
 GATE = f"{TOPOLOGY_GATE}.ready"
 GATED_BY = frozenset({"kafka", "clickhouse", TOPOLOGY})
@@ -81,14 +83,15 @@ def _role(role: str, settings: Settings, address: str) -> Part:
     return Part(
         name=role,
         command=lambda: _omiumctl(role),
+        standby_command=(lambda: _omiumctl(role, "--standby")) if role in WITH_STANDBY else None,
         is_ready=lambda pid: is_ready(settings.run_dir, role, pid),
         address=address,
         stop_wave=ZYGOTE_WAVE if role.startswith("zygote") else ROLE_WAVE,
     )
 
 
-def _omiumctl(role: str) -> list[str]:
-    return [sys.executable, "-m", "ops.main", "worker", role]
+def _omiumctl(role: str, *options: str) -> list[str]:
+    return [sys.executable, "-m", "ops.main", "worker", *options, role]
 
 
 def _environment(

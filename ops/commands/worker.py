@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import sys
 import time
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from ops.commands import Subparsers, command, settings_of
-from ops.exits import UNAVAILABLE, USAGE, CommandError
+from ops.exits import OK, UNAVAILABLE, USAGE, CommandError
 
 if TYPE_CHECKING:
     from ops.settings import Settings
 
 TOPOLOGY_GATE = "topology"
 """The role that makes the topics; every other waits for the gate of that name."""
+GO = b"go\n"
+"""What a standby waits for on stdin."""
+UNGATED = frozenset({TOPOLOGY_GATE, "zygote"})
+"""A zygote talks to workers only."""
 GATE_WAIT_S = 120.0
 GATE_POLL_S = 0.02
 
@@ -29,21 +34,25 @@ def add(subparsers: Subparsers) -> None:
         handle,
         ("worker execution", "worker zygote-langgraph"),
     )
+    parser.add_argument("--standby", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("role", help="a module of ops/roles, with `-FRAMEWORK` for a zygote")
 
 
 def handle(arguments: argparse.Namespace) -> int:
     """Serve `arguments.role`."""
-    return serve(arguments.role, settings_of(arguments))
+    return serve(arguments.role, settings_of(arguments), is_standby=arguments.standby)
 
 
-def serve(role: str, settings: Settings) -> int:
+def serve(role: str, settings: Settings, is_standby: bool = False) -> int:
     """Import the role, wait until the topics exist, and serve. Importing first overlaps it with the broker's start."""
     module_name, _, framework = role.partition("-")
     if find_spec(f"ops.roles.{module_name}") is None:
         raise CommandError(f"there is no role {role!r}.", USAGE)
     module = importlib.import_module(f"ops.roles.{module_name}")
-    if settings.stack_id and role != TOPOLOGY_GATE:
+    if is_standby and sys.stdin.buffer.readline() != GO:
+        # The supervisor has gone, or needs no standby any more.
+        return OK
+    if settings.stack_id and module_name not in UNGATED:
         _wait_for_topology(settings)
     if framework:
         settings = settings.model_copy(update={"framework": framework})

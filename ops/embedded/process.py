@@ -19,6 +19,7 @@ def spawn(
     log: Path,
     environment: Mapping[str, str],
     is_bound_to_us: bool = True,
+    stdin: int = subprocess.DEVNULL,
 ) -> subprocess.Popen[bytes]:
     """A started process. Bound to us, it gets SIGTERM when the thread that called this ends (Linux)."""
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -27,7 +28,7 @@ def spawn(
     with log.open("ab") as output:
         return subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=output,
             stderr=output,
             env=dict(environment),
