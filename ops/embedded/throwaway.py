@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -19,6 +20,8 @@ START_WAIT_S = 120.0
 STOP_WAIT_S = 15.0
 POLL_S = 0.03
 FIRST_PORT = 21100
+_STARTED: list[subprocess.Popen[bytes]] = []
+"""Servers outlive whoever started them; dropping the handle of a running one is a warning, and so an error in tests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,5 +122,6 @@ def _started(
             process.kill()
             raise CommandError(f"{name} did not start: see {root / 'logs'}.")
         time.sleep(POLL_S)
+    _STARTED.append(process)
     started = identity.started(process.pid)
     return Server(pid=process.pid, started=started, address=address, user=user, password=password)
