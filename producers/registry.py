@@ -29,13 +29,13 @@ logger = logging.getLogger("omium.registry")
 READ_TIMEOUT_S = 30.0
 """A broker that has just started may take this long to serve its first fetch."""
 POLL_S = 0.01
-"""How long a read waits to fill its batch: the log is usually there in one fetch, and every role waits for it."""
+"""How long a read waits to fill its batch: every role waits for it, one fetch brings the log."""
 APPEND_TRIES_MAX = 10
 """How often an append is decided anew after another writer came between."""
 APPEND_BACKOFF_S = 0.05
 APPEND_TIMEOUT_S = 30.0
 TRANSACTIONAL_ID = "omium-schemas"
-"""One for all: whoever initialises it fences every earlier writer, so decide-and-append is atomic."""
+"""One for all: whoever begins fences every earlier writer; decide-and-append is atomic."""
 
 
 def load(bootstrap: str) -> dict[str, int]:

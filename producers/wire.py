@@ -79,7 +79,7 @@ class Wire:
 
     @staticmethod
     def load(bootstrap: str) -> Wire:
-        """A wire with the ids in `_schemas`. LookupError if our schemas are not registered there."""
+        """A wire with the ids in `_schemas`. LookupError if our schemas are not registered."""
         return Wire(registry.read(bootstrap), lambda: registry.read(bootstrap))
 
     def encode(
@@ -91,12 +91,13 @@ class Wire:
     ) -> Record:
         """The record of a message; `partition` only for records that describe a partition.
 
-        ValueError if the message breaks its schema or has no place on the topic, Rejected if it is too large.
+        ValueError if the message breaks its schema or has no place there, Rejected if too large.
         """
         writer = self._writers[type(message)]
         if topic.name not in writer.topics:
             raise ValueError(f"{full_name(type(message))} has no place on {topic.name}")
         key = key_of(message, topic)
+        value = _value(message, writer)  # First: it proves that the fields are what they should be.
         headers = _headers(message, writer, key)
         if traceparent is not None:
             headers.append(("traceparent", traceparent.encode()))
@@ -104,7 +105,7 @@ class Wire:
             topic=topic.name,
             partition=_partition(message, topic, key, partition),
             key=key.encode(),
-            value=_value(message, writer),
+            value=value,
             headers=headers,
         )
 
@@ -138,7 +139,7 @@ class Wire:
         return reader
 
     def _text_since_registered(self, number: int) -> str:
-        """The schema of an id unknown at start: a newer version of us may have registered it since."""
+        """The schema of an id unknown at start: a newer version of us may have added it."""
         is_plausible = max(self._texts) < number <= max(self._texts) + NEW_IDS_MAX
         if self._refresh is not None and is_plausible and number not in self._unknown:
             self._texts.update(self._refresh().texts)
@@ -214,7 +215,10 @@ def _headers(message: Message, writer: _Writer, key: str) -> Headers:
 @lru_cache(maxsize=64)
 def _second(second: int) -> bytes:
     """The time in RFC 3339, to the second. Cached: formatting costs 2 us, and records cluster."""
-    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
+    try:
+        return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
+    except (OverflowError, OSError) as error:
+        raise ValueError(f"at_ms: {second} seconds is no time") from error
 
 
 def _writer(kind: type[Message], number: int, encode: Encoder) -> _Writer:

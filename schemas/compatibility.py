@@ -1,7 +1,7 @@
 """Whether data written with one schema can be read with another: Avro's resolution rules (1.12).
 
-Own code: Apache's `avro` package has a checker, but it would be a dependency for one file, knows no path
-to the offending field, and `tests/unit/test_compatibility.py` must prove the answers in any case.
+Own code: Apache's `avro` package has a checker, but it would be a dependency for one file, and the
+tests must prove the answers in any case.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ _Pair = tuple[int, int]
 
 @dataclass(slots=True)
 class _Check:
-    """One comparison. Recursive types make it coinductive: what is assumed must not be contradicted."""
+    """One comparison. Coinductive, for recursive types: what is assumed must not be refuted."""
 
     assumed: set[_Pair] = field(default_factory=set)
     refuted: dict[_Pair, list[Incompatibility]] = field(default_factory=dict)

@@ -113,7 +113,7 @@ def schema_entry(entry: Version) -> Entry:
 
 
 def level_entry(subject: str, level: str | None) -> Entry:
-    """The record that sets (`None`: clears) a compatibility level; the empty subject: everywhere."""
+    """The record that sets (`None`: clears) a level; the empty subject: everywhere."""
     key = {"keytype": "CONFIG", "subject": subject or None, "magic": 0}
     return _json(key), None if level is None else _json({"compatibilityLevel": level})
 
@@ -138,7 +138,7 @@ def tombstone(entry: Version) -> Entry:
 
 
 def identity(schema: str) -> str:
-    """What is equal for two texts of one schema: white space and the order of keys do not count."""
+    """Equal for two texts of one schema: white space and the order of keys do not count."""
     try:
         return json.dumps(json.loads(schema), sort_keys=True, separators=(",", ":"))
     except ValueError:

@@ -198,7 +198,7 @@ def _strings(schema: Mapping[str, Json], key: str, path: str) -> tuple[str, ...]
 
 
 def fits(value: Json, kind: Type) -> bool:
-    """Whether a default, in Avro's JSON encoding, is a value of the type (of a union: of its first)."""
+    """Whether a default, in JSON encoding, is a value of the type (of a union: its first)."""
     match kind.kind:
         case "union":
             return bool(kind.branches) and fits(value, kind.branches[0])

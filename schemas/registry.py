@@ -1,4 +1,4 @@
-"""What a schema registry answers and writes: pure decisions over its log, with Confluent's error codes."""
+"""What a schema registry answers and writes: pure decisions over its log."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class RegistryError(Exception):
 
 
 def register(log: SchemaLog, subject: str, schema: str) -> tuple[Version, list[Entry]]:
-    """The version under which the schema stands, and what must be written for that: nothing if it did already.
+    """The version under which the schema stands, and what must be written: nothing if it stood.
 
-    RegistryError 409 if the subject's compatibility level forbids it, 42201 if it is no Avro schema.
+    RegistryError 409 if the compatibility level forbids it, 42201 if it is no Avro schema.
     """
     check_schema(schema)
     standing = find(log, subject, schema)
@@ -57,7 +57,7 @@ def register(log: SchemaLog, subject: str, schema: str) -> tuple[Version, list[E
         level = level_of(log, subject)
         reasons = "; ".join(found)
         raise RegistryError(
-            409, 409, f"Schema is incompatible with an earlier one of {subject} ({level}): {reasons}"
+            409, 409, f"Schema is incompatible with one before it, {subject} is {level}: {reasons}"
         )
     every = log.of_subject(subject, with_deleted=True)
     number = log.id_of(schema)
@@ -70,7 +70,9 @@ def register(log: SchemaLog, subject: str, schema: str) -> tuple[Version, list[E
     return version, [schema_entry(version)]
 
 
-def find(log: SchemaLog, subject: str, schema: str, *, with_deleted: bool = False) -> Version | None:
+def find(
+    log: SchemaLog, subject: str, schema: str, *, with_deleted: bool = False
+) -> Version | None:
     """The newest version of the subject that is this schema."""
     wanted = identity(schema)
     for version in reversed(log.of_subject(subject, with_deleted=with_deleted)):
@@ -179,12 +181,12 @@ def text_of(log: SchemaLog, number: int) -> str:
 def delete_subject(
     log: SchemaLog, subject: str, *, permanent: bool
 ) -> tuple[list[int], list[Entry]]:
-    """The version numbers that go, and what must be written. Permanent only after a soft deletion."""
+    """The version numbers that go, and what must be written. Permanent only after a soft one."""
     every = versions(log, subject, with_deleted=True)
     live = [each for each in every if not each.is_deleted]
     if permanent and live:
         raise RegistryError(
-            404, 40405, f"Subject '{subject}' was not deleted first before being permanently deleted"
+            404, 40405, f"Subject '{subject}' was not deleted first, softly"
         )
     if permanent:
         gone = [tombstone(each) for each in every]
@@ -200,7 +202,7 @@ def delete_subject(
 def delete_version(
     log: SchemaLog, subject: str, wanted: str, *, permanent: bool
 ) -> tuple[int, list[Entry]]:
-    """The version number that goes, and what must be written. Permanent only after a soft deletion."""
+    """The version number that goes, and what must be written. Permanent only after a soft one."""
     found = version(log, subject, wanted, with_deleted=True)
     if not permanent and found.is_deleted:
         raise RegistryError(

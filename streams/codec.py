@@ -28,7 +28,7 @@ def full_name(kind: type[Message]) -> str:
 
 
 def _is_record_type(value: object) -> bool:
-    """Whether it is a concrete message class: bases such as `Event` declare no fields of their own."""
+    """Whether it is a concrete message class; bases such as `Event` are no dataclasses."""
     return (
         isinstance(value, type)
         and issubclass(value, Message)

@@ -154,13 +154,14 @@ def written(schema: Schema, value: object) -> BytesIO:
     return body
 
 
+@settings(deadline=None)
 @given(schemas())
 def test_a_schema_reads_itself(schema: Schema) -> None:
     text = json.dumps(schema)
     assert incompatibilities(reader=parse(text), writer=parse(text)) == []
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_what_is_called_compatible_can_be_read(draws: st.DataObject) -> None:
     writer = draws.draw(schemas(), "writer")
@@ -177,6 +178,7 @@ def test_what_is_called_compatible_can_be_read(draws: st.DataObject) -> None:
         assert body.read() == b""
 
 
+@settings(deadline=None)
 @given(schemas())
 def test_canonical_forms_keep_what_they_promise(schema: Schema) -> None:
     text = json.dumps(schema)
