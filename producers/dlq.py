@@ -1,41 +1,42 @@
-"""Dead letters: what becomes of a record that cannot be read or handled (law 13)."""
+"""The letter that carries a record nobody could handle to the dead letter topic (law 13)."""
 
 from __future__ import annotations
 
 from streams.control.events import RecordDeadLettered
-from streams.errors import Poison
 from streams.messages import event_id
 
-PART_BYTES_MAX = 1024 * 1024
-"""Of the key, and of the value: a dead letter must itself fit into a record."""
+LETTER_BYTES_MAX = 1024 * 1024
+"""Key and value are cut here: a giant record must not make its own letter unsendable."""
 REASON_CHARS_MAX = 4096
 
 
 def dead_letter(
-    poison: Poison,
     *,
-    processor: str,
+    topic: str,
+    partition: int,
+    offset: int,
     key: bytes | None,
     value: bytes | None,
-    tenant: str,
+    reason: str,
+    processor: str,
     at_ms: int,
+    tenant: str = "",
 ) -> RecordDeadLettered:
-    """The dead letter of a poison record: where it stood, why, and as much of it as fits.
+    """The letter; its id is the record's place and the processor's name, so a repeat is harmless.
 
-    The same record gives the same letter id to each processor, however often it is met. `tenant` is
-    the record's `omium_tenant` header, or empty if even that cannot be read.
+    `tenant` is the record's `omium_tenant` header, where it can be read.
     """
-    place = f"{poison.topic}/{poison.partition}/{poison.offset}"
     return RecordDeadLettered(
-        event_id=event_id(tenant, place, processor, 0, "RecordDeadLettered", 0),
+        event_id=event_id("", "", topic, partition, f"RecordDeadLettered:{processor}", offset),
         tenant=tenant,
         execution_id="",
         at_ms=at_ms,
-        topic=poison.topic,
-        partition=poison.partition,
-        offset=poison.offset,
-        reason=poison.reason.encode("utf-8", "replace").decode()[:REASON_CHARS_MAX],
+        topic=topic,
+        partition=partition,
+        offset=offset,
+        # What quotes foreign bytes may hold halves of characters, which no record can.
+        reason=reason[:REASON_CHARS_MAX].encode("utf-8", "replace").decode(),
         processor=processor,
-        key=(key or b"")[:PART_BYTES_MAX],
-        value=(value or b"")[:PART_BYTES_MAX],
+        key=(key or b"")[:LETTER_BYTES_MAX],
+        value=(value or b"")[:LETTER_BYTES_MAX],
     )

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import schemas
 from producers import registry
-from producers.dlq import PART_BYTES_MAX, dead_letter
+from producers.dlq import LETTER_BYTES_MAX, dead_letter
 from producers.flat import encoder
 from producers.subjects import subjects, topics_of
 from producers.wire import Wire, key_of
@@ -22,7 +22,7 @@ from schemas.log import SchemaLog
 from streams import topics
 from streams.codec import TYPES, from_record, full_name, to_record
 from streams.control.events import ApiKeyIssued, WorkflowRegistered
-from streams.errors import Poison, Rejected
+from streams.errors import Rejected
 from streams.execution.events import ExecutionPaused, OwnerClaimed, PartitionMarked
 from streams.llm.events import LlmCallRouted
 from streams.messages import Message
@@ -260,19 +260,31 @@ def test_ids_are_given_by_position_and_never_twice() -> None:
     assert len(claims) > 1 and len(set(claims)) == 1
 
 
-def test_a_dead_letter_says_where_and_why_and_fits_into_a_record() -> None:
-    poison = Poison("omium.commands.v1", 2, 7, "unreadable " * 1000)
-    huge = b"x" * (3 * PART_BYTES_MAX)
-
-    letter = dead_letter(
-        poison, processor="execution", key=huge, value=huge, tenant="acme", at_ms=5
+def letter_of(content: bytes | None, processor: str = "execution", at_ms: int = 5) -> Any:
+    return dead_letter(
+        topic="omium.commands.v1",
+        partition=2,
+        offset=7,
+        key=content,
+        value=content,
+        reason="unreadable \ud800 " * 1000,
+        processor=processor,
+        at_ms=at_ms,
     )
 
-    again = dead_letter(poison, processor="execution", key=None, value=None, tenant="acme", at_ms=9)
-    assert letter.event_id == again.event_id
-    assert (letter.topic, letter.partition, letter.offset) == ("omium.commands.v1", 2, 7)
-    assert letter.reason.startswith("unreadable") and again.value == b""
+
+def test_a_dead_letter_says_where_and_why_and_fits_into_a_record() -> None:
+    letter = letter_of(b"x" * (3 * LETTER_BYTES_MAX))
+
     record = WIRE.encode(letter, topics.DLQ)
+
+    assert (letter.topic, letter.partition, letter.offset) == ("omium.commands.v1", 2, 7)
+    assert letter.reason.startswith("unreadable")
     assert record.key == b"omium.commands.v1/2/7"
     assert len(record.value) < MESSAGE_BYTES_MAX
     assert WIRE.decode(record.value) == letter
+
+
+def test_a_record_met_again_gives_the_same_dead_letter() -> None:
+    assert letter_of(b"x").event_id == letter_of(None, at_ms=9).event_id
+    assert letter_of(b"x").event_id != letter_of(b"x", processor="routing").event_id
