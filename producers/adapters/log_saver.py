@@ -240,11 +240,12 @@ class LogSaver(InMemorySaver):
             super().put_writes(config, writes, task_id, task_path)
             task = self._outbox.tasks.pop(task_id, None)
             channels = {channel for channel, _ in writes}
-            if ERROR in channels and ERROR_SOURCE not in channels:
-                # A failed task runs again on a resume; its failure is on the log as an event of its own.
-                return None
             place = _place(config)
             op = self._writes_op(place, task_id)
+            if ERROR in channels and ERROR_SOURCE not in channels:
+                # A failed task runs again on a resume; its failure is on the log as an event of its own.
+                self._outbox.prefix.append(op)
+                return None
             if task is None or channels & {INTERRUPT, ERROR} or channels <= {RESUME}:
                 return self._send(None, [op], place[1], f"{place[2]}:{task_id}")
             if task.is_hidden:
