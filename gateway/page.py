@@ -19,6 +19,8 @@ FILES: Final = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/static/omium.js": ("omium.js", "text/javascript; charset=utf-8"),
     "/static/omium.css": ("omium.css", "text/css; charset=utf-8"),
+    "/docs": ("docs.html", "text/html; charset=utf-8"),
+    "/static/docs.js": ("docs.js", "text/javascript; charset=utf-8"),
 }
 
 
@@ -26,6 +28,12 @@ FILES: Final = {
 async def index() -> Response:
     """The page."""
     return _file("/")
+
+
+@router.get("/docs")
+async def docs() -> Response:
+    """The API, readable."""
+    return _file("/docs")
 
 
 @router.get("/static/{name}")

@@ -59,10 +59,8 @@ async def list_executions(
     )
     for row in past:
         # Memory is newer than the store: a running execution's status there may be behind.
-        if (
-            row.execution_id not in in_memory
-            and context.live.get(who.tenant, row.execution_id) is None
-        ):
+        held = context.live.get(who.tenant, row.execution_id)
+        if row.execution_id not in in_memory and (held is None or not held.is_shown):
             rows.append(((row.created_at_ms, row.execution_id), row.document))
     rows = sorted(
         (row for row in rows if before is None or row[0] < before),
