@@ -16,6 +16,7 @@ from typing import Any, Protocol, cast
 
 import faust
 from faust.sensors.monitor import Monitor
+from faust.tables.manager import TableManager
 from faust.transport import drivers
 from faust.transport.drivers import aiokafka as driver
 from faust.transport.utils import DefaultSchedulingStrategy
@@ -148,6 +149,14 @@ class _SilentMonitor(Monitor):
     def on_message_out(self, *_: Any) -> None: ...
 
 
+class _NoTables(TableManager):
+    """Starts at once: stock Faust sleeps a second first, in case tables are still being defined. We have none."""
+
+    async def on_start(self) -> None:
+        await self._update_channels()
+        await self.recovery.start()
+
+
 drivers.TRANSPORTS.aliases["omium-batch"] = "processors.faust_batch:_Transport"
 
 
@@ -179,6 +188,7 @@ def batch_app(
         consumer_auto_offset_reset="earliest",
         ConsumerScheduler=_Scheduler,
         Monitor=_SilentMonitor,
+        TableManager=_NoTables,
         cython_optimizations=True,
         stream_buffer_maxsize=4,
         stream_wait_empty=False,
