@@ -120,7 +120,7 @@ def removed_in_git(root: Path, lock_text: str) -> list[str]:
         return []  # No git, or no repository: a wheel, or an unpacked archive.
     removed = [
         line[1:]
-        for line in shown.stdout.splitlines()
+        for line in shown.stdout.split("\n")
         if line.startswith("-") and not line.startswith("---")
     ]
     return [

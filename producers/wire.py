@@ -19,6 +19,7 @@ from producers import registry
 from producers.flat import Encoder, encoder
 from producers.subjects import topics_of
 from schemas.log import SchemaLog
+from schemas.model import parse
 from streams.codec import TYPES, from_record, full_name
 from streams.control.events import ApiKeyIssued, RecordDeadLettered, WorkflowRegistered
 from streams.errors import Rejected
@@ -128,10 +129,9 @@ class Wire:
     def _reader(self, number: int) -> _Reader:
         """How to read records of this schema id, looked up once."""
         text = self._texts.get(number) or self._text_since_registered(number)
-        writer_schema = json.loads(text)
-        name = f"{writer_schema.get('namespace')}.{writer_schema.get('name')}"
+        name = parse(text).name
         if name not in self._ours:
-            raise ValueError(f"schema id {number} is {name}, which is no record type of ours")
+            raise ValueError(f"schema id {number} is {name or text[:80]}, no record type of ours")
         is_ours = text == schemas.compact(name)
         parsed = self._ours[name] if is_ours else _parsed(text)
         reader = _Reader(name, parsed, None if is_ours else self._ours[name])

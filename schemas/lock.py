@@ -37,13 +37,14 @@ class Shape:
 def shapes(lock: str) -> list[Shape]:
     """The shapes in a lock's text. ValueError, naming the line, if one was edited."""
     found: list[Shape] = []
-    for number, line in enumerate(lock.splitlines(keepends=True), 1):
-        if line.startswith("#"):
+    # Not splitlines: a form may hold characters that Python takes for line ends.
+    for number, line in enumerate(lock.split("\n"), 1):
+        if not line or line.startswith("#"):
             continue
-        parts = line.rstrip("\n").split(" ", 4)
+        parts = line.split(" ", 4)
         try:
             shape = Shape(record=parts[0], version=int(parts[1]), form=parts[4])
-            is_whole = shape.line == line
+            is_whole = shape.line == line + "\n"
         except (IndexError, InvalidSchema, ValueError) as error:
             raise ValueError(f"fingerprints.lock:{number}: unreadable: {error}") from error
         if not is_whole:
@@ -86,8 +87,8 @@ def broken_rules(lock: str, schemas: Mapping[str, str], levels: Mapping[str, str
 
 def lost_lines(before: str, lock: str) -> list[str]:
     """The lines of an earlier lock that this one lacks."""
-    kept = set(lock.splitlines())
-    return [line for line in before.splitlines() if line not in kept and not line.startswith("#")]
+    kept = set(lock.split("\n"))
+    return [line for line in before.split("\n") if line not in kept and not line.startswith("#")]
 
 
 def _by_record(found: list[Shape]) -> dict[str, list[Shape]]:

@@ -340,7 +340,9 @@ def test_refusals_carry_confluents_codes(
 
 def test_a_form_that_any_page_could_post_is_refused(server: Server) -> None:
     answer = httpx.post(
-        f"{server.url}/subjects/nobody/versions", content=INT, headers={"content-type": "text/plain"}
+        f"{server.url}/subjects/nobody/versions",
+        content=INT,
+        headers={"content-type": "text/plain"},
     )
     assert answer.status_code == 415
 

@@ -227,7 +227,7 @@ def test_nesting_is_bounded() -> None:
 
 
 def test_a_comparison_is_bounded() -> None:
-    """Records that refer back make a long chain without deep nesting: 3,000 types, one below the other."""
+    """Records that refer back make a chain without nesting: 3,000 types, one below the other."""
     chain = [f("a0", record(f("x"), name="A0"))]
     chain += [f(f"a{i}", record(f("x", f"A{i - 1}"), name=f"A{i}")) for i in range(1, 3000)]
 
