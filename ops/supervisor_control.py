@@ -77,7 +77,8 @@ def take_down(data_dir: Path, say: Say) -> bool:
         identity.end_all([supervisor], DOWN_WAIT_S)
     cleared = _clear_orphans(run_dir, credentials.load(data_dir).stack_id, say)
     (run_dir / stack_file.FILE_NAME).unlink(missing_ok=True)
-    return was_running or cleared > 0
+    # A stack that ended well removes its file: one that is there was cut short.
+    return state is not None or cleared > 0
 
 
 def running(data_dir: Path) -> StackState | None:

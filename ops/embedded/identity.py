@@ -82,10 +82,10 @@ def wait_gone(processes: Iterable[tuple[int, str]], wait_s: float) -> bool:
 
 def _signal(pid: int, number: signal.Signals) -> None:
     try:
-        if os.getpgid(pid) == pid:
-            os.killpg(pid, number)
-        else:
-            os.kill(pid, number)
+        send = os.killpg if os.getpgid(pid) == pid else os.kill
+        send(pid, number)
+        # A stopped process obeys once it goes on.
+        send(pid, signal.SIGCONT)
     except ProcessLookupError:
         # It ended between our look and our signal.
         return
