@@ -1,0 +1,1 @@
+"""Real kills of real processes, and what must hold afterwards."""
