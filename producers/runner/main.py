@@ -43,9 +43,9 @@ def serve(sock: socket.socket, environment: MutableMapping[str, str]) -> int:
     """Runs executions from this socket until told to stop; returns the exit status."""
     channel = RunnerChannel(sock)
     guard.start(channel.fileno())
-    channel.send("ready", {"pid": os.getpid()})
     baseline: Baseline | None = None
     try:
+        channel.send("ready", {"pid": os.getpid()})
         while (current := _receive(channel)) is not None:
             baseline = baseline or Baseline.take(environment)
             # A context of its own: what user code leaves in context variables ends with it.
