@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import orjson
 
@@ -37,6 +37,7 @@ from streams.routing.rules import (
 )
 
 T = TypeVar("T")
+RESTART_POLL_MS: Final = 1000
 Outcome = LlmCallCompleted | LlmCallFailed
 Announce = Callable[[LlmCallRouted], Awaitable[None]]
 """Returns when the intent stands on the log."""
@@ -70,6 +71,8 @@ class AskingLimits:
     local_waiting_max: int = 64
     """Calls that may wait for the local model when nobody else can answer."""
     local_wait_ms: int = 120_000
+    local_restart_ms: int = 60_000
+    """How long a local model may be away when nobody else can answer."""
 
 
 @dataclass(slots=True)
@@ -150,11 +153,10 @@ class Asker:
     ) -> Outcome:
         status: str = settlement(ask.in_doubt)
         started_ms = self._clock.monotonic_ms()
-        reason = ""
-        for place, planned in enumerate(todo):
-            candidate = replace(planned, reason=reason or planned.reason)
+        place, try_number, reason = 0, ask.try_number, ""
+        while True:
+            candidate = replace(todo[place], reason=reason or todo[place].reason)
             is_last = place == len(todo) - 1
-            try_number = ask.try_number + place
             progress = _Progress(started_ms)
             try:
                 answer = await self._try(
@@ -163,11 +165,22 @@ class Asker:
                 return self._completed(request, candidate, answer, progress, status, try_number)
             except ProviderError as error:
                 is_byte_sent = progress.pieces is not None
-                if is_last or not may_ask_next(error.error_class, is_byte_sent=is_byte_sent):
+                may_go_on = may_ask_next(error.error_class, is_byte_sent=is_byte_sent)
+                if may_go_on and not is_last:
+                    place += 1
+                elif may_go_on and self._may_come_back(candidate, error, started_ms):
+                    await asyncio.sleep(RESTART_POLL_MS / 1000)
+                else:
                     return failed(request, candidate, error, try_number, is_byte_sent)
                 status = _doubted(status, candidate, error)
                 reason = fallback_reason(candidate, error.error_class)
-        raise AssertionError("the last candidate returns")
+                try_number += 1
+
+    def _may_come_back(self, candidate: Candidate, error: ProviderError, started_ms: int) -> bool:
+        """Whether to wait for the local model: asking it twice costs nothing, and it restarts in seconds."""
+        waited_ms = self._clock.monotonic_ms() - started_ms
+        is_away = candidate.provider.route == "local" and error.error_class == "unavailable"
+        return is_away and waited_ms < self._limits.local_restart_ms
 
     async def _try(
         self,

@@ -34,6 +34,15 @@ from streams.metering.pricing import TokenUsage
 MAX_TOKENS_DEFAULT: Final = 256
 """Generated at most when the client sets no limit; vLLM's own default of 16 cuts answers mid-sentence."""
 OVERLOAD_RETRY_AFTER_MS: Final = 1000
+MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
+CHANNEL: Final = [
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    # gRPC waits up to two minutes before it tries a restarted server again.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+]
 OUTPUTS: Final = ("text_output", "finish_reason", "num_input_tokens", "num_output_tokens")
 FLAGS: Final = (
     "stream",
@@ -137,7 +146,7 @@ class TritonBackend:
 
     def _connected(self) -> tritonaio.InferenceServerClient:
         if self._client is None:
-            self._client = tritonaio.InferenceServerClient(self._url)
+            self._client = tritonaio.InferenceServerClient(self._url, channel_args=CHANNEL)
         return self._client
 
 
