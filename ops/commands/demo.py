@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ops.supervisor_control import Document
 
 EXAMPLE: Final = Path(__file__).parents[2] / "examples" / "loan_advisor" / "loan_advisor.py"
-INPUT: Final = '{"applicant": "Ada Lovelace", "amount": 12000, "months": 36}'
+INPUT: Final = '{"applicant": "Ada Lovelace", "amount": 12000, "purpose": "a new roof"}'
 DEMO_TIMEOUT_S: Final = 300.0
 
 
