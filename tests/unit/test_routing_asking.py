@@ -295,3 +295,34 @@ async def test_a_slot_is_given_back_whatever_happens() -> None:
     for n in range(3):
         told = await ask(asker=asker, request=requested(key=str(n)))
         assert told.failed.error_class == "aborted"
+
+
+async def test_a_local_model_that_restarts_is_waited_for_when_nobody_else_can_answer() -> None:
+    # Given a local model that is away for a moment
+    async def away_once(call: ProviderCall) -> AsyncIterator[ProviderEvent]:
+        if len(local.calls) == 1:
+            raise Unavailable("connection refused")
+        yield answer()
+
+    local = Scripted(away_once)
+
+    # When it is asked
+    told = await ask((LOCAL, local))
+
+    # Then it answers, and each try was announced under its own number
+    assert told.completed.status == "settled"
+    assert [(i.reason, i.try_number) for i in told.intents] == [
+        ("local_first", 1),
+        ("local_unavailable", 2),
+    ]
+
+
+async def test_an_upstream_that_breaks_off_is_not_asked_twice() -> None:
+    async def breaking(_: ProviderCall) -> AsyncIterator[ProviderEvent]:
+        raise Unavailable("connection reset")
+        yield FirstToken()
+
+    upstream = Scripted(breaking)
+    told = await ask((UPSTREAM, upstream))
+    assert told.failed.error_class == "unavailable"
+    assert len(upstream.calls) == 1
