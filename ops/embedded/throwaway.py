@@ -89,6 +89,8 @@ def stop_all(root: Path) -> None:
         server = Server(**json.loads(file.read_text("utf-8")))
         identity.end_group(server.pid, server.started, STOP_WAIT_S)
         file.unlink()
+    while _STARTED:
+        _STARTED.pop().wait(STOP_WAIT_S)
 
 
 def _free_ports() -> tuple[ports.Ports, dict[str, tuple[int, int]]]:
