@@ -31,6 +31,7 @@ from streams.execution.events import (
     ToolCallFailed,
     ToolCallIntended,
 )
+from streams.execution.state import RESUME_SIGNAL
 from streams.execution.view import ApprovalView, CallView, ExecutionView, StepView
 from streams.llm.events import LlmCallCompleted, LlmCallFailed
 from streams.messages import Message, call_id
@@ -85,6 +86,8 @@ def _with_state(view: ExecutionView, event: Message) -> ExecutionView:
     match event:
         case ExecutionQueued():
             return _queued(view, event)
+        case ExecutionStarted() | ExecutionResumed() if event.incarnation < view.next_incarnation:
+            return view
         case ExecutionStarted(incarnation=incarnation):
             return replace(
                 view,
@@ -214,7 +217,8 @@ def _with_llm_call(
                 agent=event.agent,
                 started_at_ms=call.started_at_ms or event.at_ms,
             )
-        case LlmCallCompleted():
+        # The first outcome counts, as it was heard.
+        case LlmCallCompleted() if call.status != "completed":
             call = replace(
                 call,
                 name=event.model,
@@ -263,17 +267,15 @@ def _with_tool_call(
                 arguments_json=event.arguments_json,
                 started_at_ms=call.started_at_ms or event.at_ms,
             )
-        case ToolCallCompleted():
+        case ToolCallCompleted() if call.status == "running":
             call = replace(
                 call,
                 status="completed",
                 duration_ms=event.duration_ms,
                 result_json=event.result_json,
                 resolution=event.resolution,
-                error_type="",
-                error_message="",
             )
-        case ToolCallFailed():
+        case ToolCallFailed() if call.status == "running":
             call = replace(
                 call,
                 status="failed",
@@ -301,7 +303,9 @@ def _with_approval(
                 payload_json=event.payload_json,
                 requested_at_ms=event.at_ms,
             )
-            status = view.status if view.is_terminal else "waiting_approval"
+            # A pause ends by its own command only, and an end is an end.
+            stays = view.is_terminal or view.status == "paused"
+            status = view.status if stays else "waiting_approval"
             return replace(view, status=status, approvals=(*view.approvals, asked))
         case ApprovalGranted(approved_by=by):
             return _answered(view, index, "granted", by, event)
@@ -311,6 +315,9 @@ def _with_approval(
 
 def _with_signal(view: ExecutionView, event: SignalReceived) -> ExecutionView:
     """A signal answers the interrupt of its name, or the only one that waits."""
+    if event.name == RESUME_SIGNAL:
+        status = "waiting_approval" if view.pending_approvals() else "queued"
+        return replace(view, status=status, reason="") if view.status == "paused" else view
     waiting = [a.approval_id for a in view.pending_approvals() if a.kind == "interrupt"]
     if event.name not in waiting and len(waiting) != 1:
         return view

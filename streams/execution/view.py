@@ -111,6 +111,11 @@ class ExecutionView:
     approvals: tuple[ApprovalView, ...] = ()
 
     @property
+    def next_incarnation(self) -> int:
+        """The lowest number that a later runner can have; a smaller one is an old event told again."""
+        return self.incarnation + 1 if self.started_at_ms is not None else 0
+
+    @property
     def is_terminal(self) -> bool:
         """Whether nothing more happens to it."""
         return self.status in TERMINAL
