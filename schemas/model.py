@@ -151,12 +151,11 @@ class _Parser:
         return record
 
     def _field(self, schema: Json, scope: str, path: str, depth: int) -> Field:
-        if not isinstance(schema, dict) or not isinstance(schema.get("name"), str):
-            raise InvalidSchema(f"{path}: a field needs a name")
-        if not NAME.match(schema["name"]):
-            raise InvalidSchema(f"{path}: {schema['name']!r} is no name")
+        name = schema.get("name") if isinstance(schema, dict) else None
+        if not isinstance(schema, dict) or not isinstance(name, str) or not NAME.match(name):
+            raise InvalidSchema(f"{path}: a field needs a name of letters, digits and underscores")
         return Field(
-            name=schema["name"],
+            name=name,
             type=self.parse(schema.get("type"), scope, f"{path}/type", depth + 1),
             aliases=_strings(schema, "aliases", path),
             has_default="default" in schema,

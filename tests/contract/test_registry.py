@@ -25,6 +25,8 @@ from gateway.registry import SchemaRegistry, routes
 from producers import registry as schema_log
 from producers.topology import create_topics
 from producers.wire import Wire
+from schemas.log import Entry, SchemaLog, id_entry, level_entry, tombstone
+from schemas.registry import register
 from streams import topics
 from streams.execution.events import ExecutionPaused
 
@@ -73,13 +75,26 @@ def client(server: Server) -> Iterator[SchemaRegistryClient]:
 
 
 @pytest.fixture
-def subject(server: Server) -> Iterator[str]:
-    """A subject of the test's own, gone without trace afterwards."""
-    name = f"test-{uuid4()}"
-    yield name
-    httpx.delete(f"{server.url}/subjects/{name}")
-    httpx.delete(f"{server.url}/subjects/{name}?permanent=true")
-    httpx.delete(f"{server.url}/config/{name}")
+def subject() -> str:
+    """A subject of the test's own."""
+    return f"test-{uuid4()}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _leave_no_trace(kafka: str) -> Iterator[None]:
+    """The broker may be one that others use, too."""
+    yield
+    schema_log.append(kafka, _gone)
+
+
+def _gone(log: SchemaLog) -> list[Entry]:
+    versions = [v for v in log.versions.values() if v.subject.startswith("test-")]
+    levels = [name for name in log.levels if name.startswith("test-")]
+    return [
+        id_entry(log.id_max),
+        *(tombstone(version) for version in versions),
+        *(level_entry(name, None) for name in levels),
+    ]
 
 
 def avro(*fields: object, name: str = "") -> Schema:
@@ -223,8 +238,6 @@ def test_a_record_of_a_newer_version_of_us_is_read_without_restart(
     value = serializer(asdict(message), SerializationContext(topic, MessageField.VALUE))
 
     assert wire.decode(value) == message
-    client.delete_subject(f"{topic}-value")
-    client.delete_subject(f"{topic}-value", permanent=True)
 
 
 def test_deletion_is_soft_first_and_the_id_stays_readable(
@@ -285,14 +298,9 @@ def test_writers_at_once_get_one_id_for_one_schema(server: Server, subject: str)
     found = [[v.id for v in log.of_subject(f"{subject}-{i}")] for i in range(3)]
     assert found[0] == found[1] != found[2]
     assert all(len(numbers) == 1 for numbers in found)
-    for i in range(3):
-        httpx.delete(f"{server.url}/subjects/{subject}-{i}")
-        httpx.delete(f"{server.url}/subjects/{subject}-{i}?permanent=true")
 
 
 def _append(bootstrap: str, subject: str, text: str) -> None:
-    from schemas.registry import register
-
     schema_log.append(bootstrap, lambda log: register(log, subject, text)[1])
 
 
