@@ -217,7 +217,7 @@ def _second(second: int) -> bytes:
     """The time in RFC 3339, to the second. Cached: formatting costs 2 us, and records cluster."""
     try:
         return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
-    except (OverflowError, OSError) as error:
+    except (ValueError, OverflowError, OSError) as error:
         raise ValueError(f"at_ms: {second} seconds is no time") from error
 
 

@@ -163,7 +163,7 @@ def test_a_schema_reads_itself(schema: Schema) -> None:
     assert incompatibilities(reader=parse(text), writer=parse(text)) == []
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_what_is_called_compatible_can_be_read(draws: st.DataObject) -> None:
     writer = draws.draw(schemas(), "writer")
