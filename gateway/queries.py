@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Sequence
 from typing import Final
@@ -27,6 +28,9 @@ from streams.execution.view import STATUSES, ExecutionView
 router = APIRouter(tags=["executions"])
 
 Cursor = tuple[int, str]
+WAIT_S_MAX: Final = 30.0
+"""How long one request may wait for an execution: below the patience of proxies on the way."""
+RESTING: Final = frozenset({"waiting_approval", "paused"})
 CHECKPOINT_KINDS: Final = frozenset({"StepCompleted", "CheckpointSaved"})
 
 
@@ -75,12 +79,43 @@ async def list_executions(
 
 
 @router.get("/v1/executions/{execution_id}")
-async def get_execution(request: Request, execution_id: str) -> Response:
-    """One execution with its steps, calls, cost and approvals."""
+async def get_execution(request: Request, execution_id: str, wait_s: str = "") -> Response:
+    """One execution with its steps, calls, cost and approvals.
+
+    With `wait_s` (30 at most) the answer comes when it has ended or waits for a person, or when the time is over.
+    """
     context = context_of(request)
     who = context.principal(request, "executions")
     entry = await find(context, who.tenant, execution_id)
+    if (patience_s := _patience_s(wait_s)) > 0:
+        await _rest(entry, patience_s)
     return json_answer(execution_document(entry.view))
+
+
+def _patience_s(text: str) -> float:
+    try:
+        seconds = float(text or 0)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= WAIT_S_MAX:
+        detail = f"wait_s must be a number of seconds between 0 and {WAIT_S_MAX:.0f}."
+        raise Problem(422, "invalid-wait", detail, field="wait_s")
+    return seconds
+
+
+async def _rest(entry: Entry, patience_s: float) -> None:
+    """Returns when the execution has ended or waits for a person, or after `patience_s`."""
+    wake = asyncio.Event()
+    entry.waiters.add(wake)
+    try:
+        async with asyncio.timeout(patience_s):
+            while not entry.view.is_terminal and entry.view.status not in RESTING:
+                wake.clear()
+                await wake.wait()
+    except TimeoutError:
+        return
+    finally:
+        entry.waiters.discard(wake)
 
 
 @router.get("/v1/executions/{execution_id}/history")

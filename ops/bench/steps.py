@@ -19,7 +19,8 @@ from ops.client import Client
 WORKFLOW: Final = Path(__file__).parent / "workflows" / "ten_steps.py"
 CONCURRENCY: Final = 16
 WARM_UP: Final = 20
-POLL_S: Final = 0.02
+WAIT: Final = {"wait_s": "10"}
+ENDED: Final = frozenset({"completed", "failed", "cancelled"})
 BROKER: Final = "kafka"
 
 Say = Callable[[str], None]
@@ -73,8 +74,8 @@ class StepsBench:
         asked_ns = time.monotonic_ns()
         accepted = client.post("/v1/executions", {"workflow": "bench_steps", "input": {"data": "x"}})
         path = f"/v1/executions/{accepted['id']}"
-        while (execution := client.get(path))["status"] not in ("completed", "failed", "cancelled"):
-            time.sleep(POLL_S)
+        while (execution := client.get(path, WAIT))["status"] not in ENDED:
+            continue
         output = execution["output"]
         if not isinstance(output, dict):
             raise RuntimeError(f"a bench execution ended as {execution['status']}: {execution}")
