@@ -7,7 +7,7 @@ from uuid import uuid4
 
 
 def now_ms() -> int:
-    """The wall clock, milliseconds UTC. For what people read and what events carry, never for measuring waits."""
+    """The wall clock, milliseconds UTC: for people and events, never for measuring waits."""
     return time.time_ns() // 1_000_000
 
 

@@ -14,10 +14,10 @@ TOKEN_BYTES = 24
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secrets:
-    """What `<data_dir>/secrets.json` holds. Empty strings where there is no such file (cluster profile)."""
+    """What `<data_dir>/secrets.json` holds; empty where there is no such file (cluster profile)."""
 
     stack_id: str = ""
-    """Marks every process of this stack in its environment, so that orphans are found and nobody else is touched."""
+    """Marks every process of this stack in its environment: orphans are found, others are safe."""
     api_key: str = ""
     """Key of tenant `local`, for clients."""
     runner_key: str = ""
@@ -36,7 +36,7 @@ def load(data_dir: Path) -> Secrets:
 
 
 def ensure(data_dir: Path) -> Secrets:
-    """The secrets of a data directory, with every missing one drawn and stored first (mode 0600)."""
+    """The secrets of a data directory; a missing one is drawn and stored first (mode 0600)."""
     present = load(data_dir)
     drawn = asdict(present)
     for name in (name for name, value in drawn.items() if not value):

@@ -1,4 +1,4 @@
-"""`omiumctl`: finds the commands in `ops/commands/`, runs one, and turns its errors into a sentence and an exit code."""
+"""`omiumctl`: finds the commands, runs one, turns its errors into a sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ EXAMPLES = """examples:
   omiumctl run my_graph.py:graph --input '{"topic": "tea"}'
   omiumctl down                     stop it
 
-exit codes: 0 ok, 1 the execution failed, 2 usage, 3 service unavailable, 4 waiting for a person or paused"""
+exit codes: 0 ok, 1 the execution failed, 2 usage, 3 service unavailable,
+            4 waiting for a person or paused"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line; returns its exit code and never shows a traceback for an error of our own."""
+    """Run one command line; its exit code, and never a traceback for an error of our own."""
     arguments = parser().parse_args(argv)
     with json_on_stdout(getattr(arguments, "json", False)):
         try:
@@ -58,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if error.errno != errno.ENOSPC:
                 raise
             say(
-                f"omiumctl: the disk is full ({error.filename or 'data directory'}): free some space and try again."
+                f"omiumctl: the disk is full ({error.filename or 'data directory'}): "
+                "free some space and try again."
             )
             return UNAVAILABLE
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""What a command prints: text for people, or with `--json` one document per line and nothing else on stdout."""
+"""What a command prints: text for people, or with `--json` documents and nothing else on stdout."""
 
 from __future__ import annotations
 

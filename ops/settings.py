@@ -18,7 +18,7 @@ TRITON_OFF = "off"
 
 
 class Settings(BaseSettings):
-    """The effective settings. An empty environment value means unset; arguments win over the environment."""
+    """The effective settings. An empty value means unset; arguments win over the environment."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", validate_default=True
@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     runners_max: int = 16
     """Runner processes that one worker holds at a time."""
     runner_reuse: bool = False
-    """Whether a runner serves one tenant and workflow version again; a fork per execution isolates better."""
+    """Whether a runner serves one tenant and workflow version again; forks isolate better."""
 
     @field_validator("data_dir", "cache_dir", "triton_venv", mode="after")
     @classmethod
@@ -100,7 +100,7 @@ class Settings(BaseSettings):
 
     @property
     def client_api_key(self) -> str:
-        """The key a client sends: the given one, else that of tenant `local` of the data directory."""
+        """The key a client sends: the given one, else that of tenant `local`."""
         return self.api_key.get_secret_value() or self.secrets.api_key
 
     @property
@@ -110,7 +110,7 @@ class Settings(BaseSettings):
 
 
 def masked(settings: Settings) -> dict[str, str]:
-    """The effective values by their environment names, with every secret shown as set or unset only."""
+    """The effective values by environment name; of a secret only whether it is set."""
     shown: dict[str, str] = {}
     for name in type(settings).model_fields:
         value = getattr(settings, name)

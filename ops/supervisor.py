@@ -1,4 +1,4 @@
-"""The one supervisor of a stack: starts every part, waits until it is ready, restarts it when it ends, stops all."""
+"""The one supervisor of a stack: starts its parts, restarts what ends, stops all."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ DISK_POLL_S = 2.0
 FIRST_STARTS_MAX = 5
 """A part that ended this often without ever being ready will not get there by itself."""
 SWEEP_WAIT_S = 5.0
+DONE = ""
 
 
 @dataclass(slots=True)
@@ -40,7 +41,7 @@ class Child:
 
 
 class Supervisor:
-    """Runs the parts of one data directory. All of it happens on one event loop, in the main thread."""
+    """Runs the parts of one data directory, on one event loop in the main thread."""
 
     def __init__(
         self,
@@ -65,6 +66,7 @@ class Supervisor:
         self._gated_by = gated_by & set(self._parts)
         self._children: dict[str, Child] = {}
         self._standbys = Standbys(data_dir / "logs", environment)
+        self._seen_ready: set[str] = set()
         self._is_stopping = False
         self._stop_asked = asyncio.Event()
         self._state = StackState(
@@ -76,7 +78,7 @@ class Supervisor:
         )
 
     async def run(self, on_ready: Callable[[], None]) -> None:
-        """Serve until SIGTERM or SIGINT, then stop everything; raises when the stack cannot be started."""
+        """Serve until SIGTERM or SIGINT, then stop everything; raises if the stack cannot start."""
         self._listen()
         self._gate.unlink(missing_ok=True)
         self._publish()
@@ -121,32 +123,40 @@ class Supervisor:
         """Start the part, and start it again whenever it ends."""
         if part.prepare is not None:
             await asyncio.to_thread(part.prepare)
-        backoff, was_ready, restarts = Backoff(), False, 0
+        backoff, restarts = Backoff(), 0
         while not self._is_stopping:
+            begun_s = time.monotonic()
+            reason = await self._live(part, restarts)
+            if reason == DONE or self._is_stopping:
+                return
+            restarts += 1
+            if part.name not in self._seen_ready and restarts >= FIRST_STARTS_MAX:
+                raise CommandError(self._complaint(part, f"ended {restarts} times while starting"))
+            backoff = backoff.ended(time.monotonic() - begun_s)
+            self._set_part(part.name, phase="waiting", pid=0, started=identity.GONE)
+            self._say(f"{part.name:<17} ended ({reason}), again in {backoff.delay_s:.1f} s")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop_asked.wait(), backoff.delay_s or 0.001)
+
+    async def _live(self, part: Part, restarts: int) -> str:
+        """One life of the part, from its start to its end; why it ended."""
+        try:
             child = self._start(part, restarts)
-            is_ready = await self._until_ready(part, child, restarts)
-            was_ready = was_ready or is_ready
-            if not was_ready and not child.ended.is_set():
+        except OSError as error:
+            # On a full disk not even its log can be opened; later it can.
+            return f"could not start: {error.strerror}"
+        if await self._until_ready(part, child, restarts):
+            self._seen_ready.add(part.name)
+        elif not child.ended.is_set():
+            self._kill(child)
+            if part.name not in self._seen_ready:
                 raise CommandError(
                     self._complaint(part, f"was not ready after {READY_WAIT_S:.0f} s")
                 )
-            if not is_ready:
-                self._kill(child)
-            await child.ended.wait()
-            code = child.process.returncode
-            self._clear_group(child)
-            if self._is_stopping or (part.is_one_shot and code == 0):
-                return
-            restarts += 1
-            if not was_ready and restarts >= FIRST_STARTS_MAX:
-                raise CommandError(self._complaint(part, f"ended {restarts} times while starting"))
-            backoff = backoff.ended(time.monotonic() - child.since_s)
-            self._set_part(part.name, phase="waiting", pid=0, started=identity.GONE)
-            self._say(f"{part.name:<17} ended ({_reason(code)}), again in {backoff.delay_s:.1f} s")
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._stop_asked.wait(), backoff.delay_s or 0.001)
-            if self._stop_asked.is_set():
-                return
+        await child.ended.wait()
+        self._clear_group(child)
+        code = child.process.returncode
+        return DONE if part.is_one_shot and code == 0 else _reason(code)
 
     def _start(self, part: Part, restarts: int) -> Child:
         ready_file(self._run_dir, part.name).unlink(missing_ok=True)
@@ -247,7 +257,7 @@ class Supervisor:
 
     @staticmethod
     def _clear_group(child: Child) -> None:
-        """End what the process left behind in its session's group: it leads the group, so no other is hit."""
+        """End what the process left in its group: it led the group, so no other is hit."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(child.process.pid, signal.SIGKILL)
 
@@ -256,8 +266,9 @@ class Supervisor:
     async def _watch_disk(self) -> None:
         while True:
             problem = await asyncio.to_thread(disk.problem, self._data_dir, self._min_free_mb)
-            if problem != self._state.problem:
+            if bool(problem) != bool(self._state.problem):
                 self._say(problem or "the disk has enough free space again")
+            if problem != self._state.problem:
                 self._change(problem=problem)
             await asyncio.sleep(DISK_POLL_S)
 
@@ -295,7 +306,7 @@ class Supervisor:
         try:
             stack_file.write(self._run_dir, self._state)
         except OSError as error:
-            # A full disk must not stop the supervisor: the state is written again at the next change.
+            # A full disk must not stop the supervisor: the next change writes it again.
             self._say(f"stack.json could not be written: {error.strerror}")
 
 

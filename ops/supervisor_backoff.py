@@ -22,7 +22,7 @@ class Backoff:
 
     @property
     def delay_s(self) -> float:
-        """The wait before the next start: none after the first end, then doubling up to the limit."""
+        """The wait before the next start: none after the first end, then doubling to the limit."""
         if self.ends <= 1:
             return 0.0
         # The exponent is bounded before it is used: a part may end very often.

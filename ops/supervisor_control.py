@@ -1,4 +1,4 @@
-"""What commands do with a stack: bring it up (here or as a daemon), read its state, take it down."""
+"""What commands do with a stack: bring it up (here or as a daemon), read it, take it down."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def bring_up(settings: Settings, only: Sequence[str], say: Say) -> Document:
 
 
 def take_down(data_dir: Path, say: Say) -> bool:
-    """Stop exactly that stack, orphans of a killed supervisor included; whether there was anything to stop."""
+    """Stop exactly that stack, a killed supervisor's orphans included; whether there was one."""
     run_dir = data_dir / "run"
     state = stack_file.read(run_dir)
     was_running = state is not None and state.is_supervised
@@ -88,7 +88,7 @@ def running(data_dir: Path) -> StackState | None:
 
 
 def document(data_dir: Path) -> Document:
-    """What `up --json` and `status --json` print: endpoints, key, and pids of what runs at this moment."""
+    """What `up --json` and `status --json` print: endpoints, key, and pids of what runs now."""
     state = running(data_dir)
     if state is None:
         raise CommandError(f"no stack runs in {data_dir}: `omiumctl up --detach` starts one.")
@@ -117,7 +117,7 @@ def _daemon(settings: Settings, only: Sequence[str], log: Path) -> subprocess.Po
         command += ["--only", ",".join(only)]
     log.write_bytes(b"")
     with log.open("ab") as output:
-        # Nothing of ours stays open in it: whoever waits for the end of our output must not wait for the daemon.
+        # It gets nothing of ours: who waits for our output's end must not wait for the daemon.
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

@@ -19,7 +19,7 @@ class Part:
     is_ready: Callable[[int], bool]
     """Whether the process of that pid serves; asked until it says yes, then no more."""
     standby_command: Callable[[], list[str]] | None = None
-    """Starts a process that is warm and waits for `ops.commands.worker.GO` on stdin; none for no standby."""
+    """Starts a warm process that waits for `ops.commands.worker.GO` on stdin; None: no standby."""
     prepare: Callable[[], None] | None = None
     """What must be there before the first start."""
     environment: Mapping[str, str] = field(default_factory=dict)

@@ -37,7 +37,7 @@ class Servers:
 def servers(
     settings: Settings, secrets: Secrets, ports: Ports, names: frozenset[str], say: Say
 ) -> Servers:
-    """The servers among `names`. One that a setting points elsewhere is used there and not started."""
+    """The servers among `names`. One that a setting points elsewhere is used there, not started."""
     parts: dict[str, Part] = {}
     if "kafka" in names and not settings.kafka:
         parts["kafka"] = _kafka(settings, ports, say)

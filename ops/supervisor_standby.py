@@ -1,6 +1,6 @@
 """Warm standbys: processes that have imported a role and wait for a word on stdin to serve it.
 
-Importing is most of a worker's start (1-2 s of 3): a standby turns a crash into a pause of about one second.
+Importing is most of a worker's start (1-2 s of 3): a standby makes a crash a pause of one second.
 """
 
 from __future__ import annotations

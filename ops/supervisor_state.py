@@ -1,4 +1,4 @@
-"""`<data_dir>/run/stack.json`: what runs, so that every other command, and the next supervisor, can tell."""
+"""`<data_dir>/run/stack.json`: what runs, for every other command and the next supervisor."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def recorded(state: StackState | None) -> list[tuple[int, str]]:
 def orphans(state: StackState | None, stack_id: str) -> list[tuple[int, str]]:
     """Processes of this stack that still run: those on record, and those that carry its mark.
 
-    A pid on record whose start time differs is somebody else's process by now, and is not in the list.
+    A pid on record whose start time differs is somebody else's process by now: it is not listed.
     """
     on_record = {(pid, start) for pid, start in recorded(state) if identity.is_alive(pid, start)}
     marked = set(identity.marked(MARK, stack_id)) if stack_id else set()
@@ -91,7 +91,7 @@ def orphans(state: StackState | None, stack_id: str) -> list[tuple[int, str]]:
 
 
 def hold_lock(run_dir: Path) -> IO[str] | None:
-    """The supervisor's lock of a data directory, held while the file is open; None when another holds it."""
+    """The supervisor's lock of a data directory, held while the file is open; None if taken."""
     run_dir.mkdir(parents=True, exist_ok=True)
     file = (run_dir / LOCK_NAME).open("w")
     try:

@@ -1,4 +1,4 @@
-"""What the tests share: a real Kafka and a real ClickHouse, started once a session, also under xdist."""
+"""What the tests share: real Kafka and ClickHouse, started once a session, also under xdist."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """One module per `omiumctl` command; each has `add(subparsers)`, which `ops.main` finds and calls.
 
-A handler takes the parsed arguments and returns an exit code (`ops.exits`). It imports what is heavy inside
-itself, so that `omiumctl --help` stays quick, and prints through `ops.output` (`emit` for `--json`).
+A handler takes the parsed arguments and returns an exit code (`ops.exits`). It imports what is
+heavy inside itself, so that `omiumctl --help` stays quick, and prints through `ops.output`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def command(
     handler: Handler,
     examples: tuple[str, ...] = (),
 ) -> argparse.ArgumentParser:
-    """A new command with what all of them share: `--json`, `--data-dir`, and examples under its help."""
+    """A new command with what all share: `--json`, `--data-dir`, and examples under its help."""
     parser = subparsers.add_parser(
         name,
         help=summary,

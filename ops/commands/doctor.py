@@ -1,4 +1,4 @@
-"""`omiumctl doctor`: whether this machine has what the embedded stack needs, and the effective settings."""
+"""`omiumctl doctor`: whether this machine has what the stack needs, and the settings in effect."""
 
 from __future__ import annotations
 

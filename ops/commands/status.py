@@ -39,12 +39,23 @@ def handle(arguments: argparse.Namespace) -> int:
     if problem:
         shown["problem"] = problem
     state = running(settings.data_dir)
-    parts = {} if state is None else dict(state.parts)
+    parts = {} if state is None else {name: _now(part) for name, part in state.parts.items()}
     if arguments.json:
         emit(shown)
     else:
         _print(shown, parts, settings.data_dir)
     return OK if all(part.phase in {"ready", "done"} for part in parts.values()) else UNAVAILABLE
+
+
+def _now(part: PartState) -> PartState:
+    """The part with what happened since the supervisor last could write."""
+    from dataclasses import replace
+
+    from ops.embedded import identity
+
+    if part.phase != "ready" or identity.is_alive(part.pid, part.started):
+        return part
+    return replace(part, phase="waiting", pid=0)
 
 
 def _print(shown: dict[str, object], parts: dict[str, PartState], data_dir: Path) -> None:
@@ -62,7 +73,7 @@ def _print(shown: dict[str, object], parts: dict[str, PartState], data_dir: Path
 
 
 def memory_mb(pid: int) -> int:
-    """Memory of a process and its descendants, shared pages counted once over all who share them (PSS)."""
+    """Memory of a process and its descendants; what they share counts once over all (PSS)."""
     import psutil
 
     try:

@@ -44,7 +44,7 @@ def handle(arguments: argparse.Namespace) -> int:
 
 
 def serve(role: str, settings: Settings, is_standby: bool = False) -> int:
-    """Import the role, wait until the topics exist, and serve. Importing first overlaps it with the broker's start."""
+    """Import the role, wait until the topics exist (the broker starts meanwhile), and serve."""
     module_name, _, framework = role.partition("-")
     if find_spec(f"ops.roles.{module_name}") is None:
         raise CommandError(f"there is no role {role!r}.", USAGE)

@@ -28,7 +28,7 @@ def has_cache(cache_dir: Path) -> bool:
 
 
 def ensure(cache_dir: Path) -> bool:
-    """Make the cache unless it is there; whether there is one now. Without it Kafka starts all the same."""
+    """Make the cache unless it is there; whether there is one now. Kafka starts without it, too."""
     target = java.aot_cache(cache_dir)
     with java.locked(target.with_suffix(".lock")):
         if target.exists():

@@ -32,7 +32,7 @@ DESIGN_TABLES = (
     "invoices",
     "events_void",
 )
-"""The tables of the design that carry a `tenant` column, for as long as the projections do not say themselves."""
+"""The design's tables with a `tenant` column, while the projections name none themselves."""
 
 CONFIG = """<clickhouse>
  <listen_host>{host}</listen_host><http_port>{http}</http_port><tcp_port>{native}</tcp_port>
@@ -123,7 +123,7 @@ class ClickHouse:
 
     @property
     def reader_url(self) -> str:
-        """The same with the name and password of the tenant's read-only user, for people and their tools."""
+        """The same with name and password of the tenant's read-only user, for people's tools."""
         return f"http://{TENANT_USER}:{self.tenant_password}@{LOOPBACK}:{self.http_port}"
 
     def prepare(self) -> None:
@@ -151,7 +151,7 @@ class ClickHouse:
 
 
 def users_xml(admin_password: str, tenant_password: str, tables: tuple[str, ...]) -> str:
-    """Three users: `default` may only start the listeners, `admin` all, the tenant's sees its own rows (law 10)."""
+    """Three users: `default` may listen, `admin` all, the tenant's see its own rows (law 10)."""
     row_filter = f"<filter>tenant = '{TENANT}'</filter>"
     grants = [f"GRANT SELECT ON {DATABASE}.{table}" for table in tables]
     return USERS.format(

@@ -34,7 +34,7 @@ def must_have_room(folder: Path) -> None:
     free = free_mb(folder)
     if free < START_FREE_MB:
         raise CommandError(
-            f"the disk is full: {free} MB are free in {folder}, the stack needs {START_FREE_MB} MB to start."
+            f"the disk is full: {free} MB are free in {folder}, a start needs {START_FREE_MB} MB."
         )
 
 

@@ -1,4 +1,4 @@
-"""Which process a pid means: pids are reused, so a process is a pid together with its start time."""
+"""Which process a pid means: pids are reused, so a process is a pid and its start time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KILL_WAIT_S = 5.0
 
 
 def started(pid: int) -> str:
-    """When the process started, as a text to compare; empty when there is none, or only its zombie."""
+    """When the process started, as a text to compare; empty when it is gone, or only a zombie."""
     if not sys.platform.startswith("linux"):
         try:
             return repr(psutil.Process(pid).create_time())
@@ -37,7 +37,7 @@ def is_alive(pid: int, start: str) -> bool:
 
 
 def marked(variable: str, value: str) -> list[tuple[int, str]]:
-    """Every process but us and our ancestors whose environment carries the mark, with its start time."""
+    """Every process that carries the mark, but us and our ancestors; with start times."""
     own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     found = []
     for process in psutil.process_iter():
@@ -53,7 +53,7 @@ def marked(variable: str, value: str) -> list[tuple[int, str]]:
 
 
 def end_group(pid: int, start: str, wait_s: float) -> None:
-    """End a process and its process group: SIGTERM, then SIGKILL. Does nothing to a later process of that pid."""
+    """End a process and the group it leads; a later process of that pid is safe."""
     end_all([(pid, start)], wait_s)
 
 

@@ -1,4 +1,4 @@
-"""Kafka's jars, the Java that runs them, and the AOT cache that makes them start in half the time."""
+"""Kafka's jars, the Java that runs them, and the AOT cache that halves their start."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def java() -> str:
 
 
 def class_path(cache_dir: Path) -> str:
-    """Kafka's class path; its jars are fetched into the cache at the first call, by one process at a time."""
+    """Kafka's class path; the first call fetches its jars into the cache, one process at a time."""
     folder = home(cache_dir)
     listing = folder / "class-path.txt"
     with locked(folder / "fetch.lock"):

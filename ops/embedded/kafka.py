@@ -1,4 +1,4 @@
-"""The embedded Kafka: one real broker and controller in one JVM, on loopback, with bounded memory and log."""
+"""The embedded Kafka: one real broker and controller in one JVM, on loopback, bounded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which loopback ports a stack uses: the remembered or natural one when free, else the next free one."""
+"""Which loopback ports a stack uses: the remembered or natural one, else the next free one."""
 
 from __future__ import annotations
 
@@ -80,6 +80,6 @@ def load(data_dir: Path) -> dict[str, int]:
 
 
 def remember(data_dir: Path, ports: Ports) -> None:
-    """Keep the ports of the first start. Later detours are not kept: clients know the first ones."""
+    """Keep the first start's ports. Later detours are not kept: clients know the first ones."""
     if not (data_dir / FILE_NAME).exists():
         (data_dir / FILE_NAME).write_text(json.dumps(asdict(ports), indent=1), "utf-8")

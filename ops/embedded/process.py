@@ -21,7 +21,7 @@ def spawn(
     is_bound_to_us: bool = True,
     stdin: int = subprocess.DEVNULL,
 ) -> subprocess.Popen[bytes]:
-    """A started process. Bound to us, it gets SIGTERM when the thread that called this ends (Linux)."""
+    """A started process. Bound to us, it gets SIGTERM when the calling thread ends (Linux)."""
     log.parent.mkdir(parents=True, exist_ok=True)
     if log.exists() and log.stat().st_size > LOG_BYTES_MAX:
         log.replace(log.with_suffix(".log.1"))

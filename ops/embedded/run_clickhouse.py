@@ -1,8 +1,8 @@
 """Run a ClickHouse server out of the `chdb-core` wheel: CONF_DIR DATA_DIR. Serves until SIGTERM.
 
-The wheel holds clickhouse-local, whose stateless entry point reads `config.xml` from the working directory and
-opens ClickHouse's own HTTP and native listeners on `SYSTEM START LISTEN`. Standard library only: `import chdb`
-would open a second engine first.
+The wheel holds clickhouse-local, whose stateless entry point reads `config.xml` from the working
+directory and opens ClickHouse's own HTTP and native listeners on `SYSTEM START LISTEN`. The library
+is loaded by hand, since `import chdb` would open a second engine first.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Throwaway servers for tests and benches: started once in a shared folder, stopped by whoever made the folder."""
+"""Throwaway servers for tests: started once in a shared folder, stopped by who made the folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STOP_WAIT_S = 15.0
 POLL_S = 0.03
 FIRST_PORT = 21100
 _STARTED: list[subprocess.Popen[bytes]] = []
-"""Servers outlive whoever started them; dropping the handle of a running one is a warning, and so an error in tests."""
+"""Servers outlive their starter; to drop a running one's handle is a warning, an error in tests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

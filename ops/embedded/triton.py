@@ -1,6 +1,7 @@
 """The embedded Triton: NVIDIA's server out of the `nvidia-pytriton` wheel, in a venv of its own.
 
-It loads the production model repository; the backend named `vllm` is a CPU stand-in (`ops/triton/backends/vllm`).
+It loads the production model repository; the backend named `vllm` is a CPU stand-in
+(`ops/triton/backends/vllm`).
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Triton:
         return self._packages / "pytriton" / "tritonserver"
 
     def prepare(self) -> None:
-        """Lay out the backend directory: the wheel's Python backend, this Python's stub, and our stand-in."""
+        """Lay out the backends: the wheel's Python one, this Python's stub, and our stand-in."""
         python = self.home / "backends" / "python"
         python.mkdir(parents=True, exist_ok=True)
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -78,7 +79,7 @@ class Triton:
         ]
 
     def environment(self) -> dict[str, str]:
-        """What its processes need: the venv's packages, and this very interpreter's libpython before any other."""
+        """What it needs: the venv's packages, and this interpreter's libpython before any other."""
         libraries = (sysconfig.get_config_var("LIBDIR"), self._packages / "nvidia_pytriton.libs")
         return {
             "PYTHONPATH": str(self._packages),
@@ -120,7 +121,7 @@ def answers(http_port: int) -> bool:
 
 
 def _copy(file: Path, folder: Path) -> None:
-    """Copy a file where it differs. Links would not do: Triton refuses what lies outside its backend directory."""
+    """Copy a file where it differs. Triton refuses links that leave its backend directory."""
     copy = folder / file.name
     if file.is_file() and not (copy.exists() and filecmp.cmp(file, copy)):
         copy.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Triton's own venv: its wheel's wishes conflict with ours, so it lives apart and is made when it is missing."""
+"""Triton's own venv, made when it is missing: its wheel's wishes conflict with ours."""
 
 from __future__ import annotations
 
@@ -61,7 +61,8 @@ def _install(folder: Path) -> None:
             (line for line in lines if "error" in line.lower()), lines[-1] if lines else ""
         )
         raise CommandError(
-            f"Triton could not be installed ({reason.strip()}); OMIUM_TRITON_URL=off goes on without it."
+            f"Triton could not be installed ({reason.strip()}); "
+            "OMIUM_TRITON_URL=off goes on without it."
         )
 
 

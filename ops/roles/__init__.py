@@ -1,1 +1,4 @@
-"""One module per role: `run(settings) -> int` serves until SIGTERM and calls `ops.readiness.mark_ready` when ready."""
+"""One module per role: `run(settings) -> int` serves until SIGTERM.
+
+It calls `ops.readiness.mark_ready` once it serves.
+"""

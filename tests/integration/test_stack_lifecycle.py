@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from ops import credentials
 from ops import supervisor_state as stack_file
 from ops.embedded import clickhouse, identity, kafka
@@ -199,7 +200,7 @@ def test_after_kill_9_of_the_supervisor_up_clears_the_orphans_and_keeps_the_data
     first, _ = up(tmp_path, FIRST_PORT + 7)
     state = stack_file.read(tmp_path / "run")
     assert state is not None
-    # A stopped process cannot obey the signal of its parent's death: this one is an orphan for sure.
+    # A stopped process cannot obey the signal of its parent's death: it is an orphan for sure.
     os.kill(first["pids"]["kafka"], signal.SIGSTOP)
     os.kill(state.supervisor_pid, signal.SIGKILL)
     eventually(lambda: not state.is_supervised)

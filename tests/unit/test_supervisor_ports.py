@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+
 from ops.embedded import ports
 from ops.exits import CommandError
 

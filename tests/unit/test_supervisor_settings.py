@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 
 import pytest
+
 from ops import credentials
 from ops.main import main
 from ops.settings import Settings, masked

@@ -11,10 +11,10 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+
 from ops import supervisor_state as stack_file
 from ops.embedded import identity
 from ops.supervisor_state import PartState, StackState
-
 
 SLEEP = "import sys; print(flush=True); sys.stdin.read()"
 DEAF = (
