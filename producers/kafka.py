@@ -45,7 +45,7 @@ class AsyncProducer:
             "enable.idempotence": True,  # Order and no duplicates across broker restarts.
             "linger.ms": linger_ms,
             "delivery.timeout.ms": DELIVERY_TIMEOUT_MS,
-            "message.max.bytes": MESSAGE_BYTES_MAX,
+            "message.max.bytes": MESSAGE_BYTES_MAX + 64 * 1024,  # Key and headers travel beside the value.
             "retry.backoff.ms": 20,
             "reconnect.backoff.ms": 50,
             "reconnect.backoff.max.ms": 1000,
