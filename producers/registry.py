@@ -26,6 +26,7 @@ from streams.topics import SCHEMAS
 
 logger = logging.getLogger("omium.registry")
 
+READABLE_POLL_S = 0.01
 READ_TIMEOUT_S = 30.0
 """A broker that has just started may take this long to serve its first fetch."""
 POLL_S = 0.01
@@ -124,6 +125,7 @@ def append(bootstrap: str, decide: Callable[[SchemaLog], list[Entry]]) -> Schema
             entries = decide(log)
             if entries:
                 _commit(producer, entries)
+                _until_readable(bootstrap)
         except KafkaException as error:
             reason = error.args[0]
             if not (reason.fatal() or reason.txn_requires_abort() or reason.retriable()):
@@ -162,6 +164,34 @@ def _commit(producer: Producer, entries: list[Entry]) -> None:
         if error.args[0].txn_requires_abort():
             producer.abort_transaction(APPEND_TIMEOUT_S)
         raise
+
+
+def _until_readable(bootstrap: str) -> None:
+    """Returns once readers of committed records see all that stands now.
+
+    A commit is answered when it is decided; its marker, which readers wait for, is written a moment later.
+    """
+    end = _end(bootstrap, "read_uncommitted")
+    deadline = monotonic() + READ_TIMEOUT_S
+    while _end(bootstrap, "read_committed") < end:
+        if monotonic() > deadline:
+            raise Retryable("the schema log's last records did not become readable", 1_000)
+        sleep(READABLE_POLL_S)
+
+
+def _end(bootstrap: str, isolation: str) -> int:
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "omium-schemas",  # Required by the client; never joined, never committed.
+            "isolation.level": isolation,
+        }
+    )
+    try:
+        place = TopicPartition(SCHEMAS.name, 0)
+        return int(consumer.get_watermark_offsets(place, timeout=READ_TIMEOUT_S)[1])
+    finally:
+        consumer.close()
 
 
 def _messages(bootstrap: str) -> Iterator[Message]:
