@@ -56,6 +56,12 @@ class Client:
             base_url=self.url, headers=headers, timeout=timeout, trust_env=False
         )
 
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
     def get(self, path: str, params: Mapping[str, str] | None = None) -> Json:
         """The JSON answer of a GET."""
         return self._asked("GET", path, params=params, is_repeatable=True)

@@ -31,18 +31,18 @@ def handle(arguments: argparse.Namespace) -> int:
     """Do what was asked; list the keys by default."""
     from ops.client import client_of, segment
 
-    client = client_of(settings_of(arguments), say=say)
-    if arguments.revoke:
-        answer = client.delete(f"/v1/keys/{segment(arguments.revoke)}")
-        text = f"revoked: {arguments.revoke}"
-    elif arguments.issue:
-        answer = client.post(
-            "/v1/keys", {"scopes": arguments.scope or ["executions", "llm", "sql"]}
-        )
-        text = f"{answer['key']}\n(key id {answer['id']}; it is shown only now)"
-    else:
-        answer = client.get("/v1/keys")
-        text = _table(answer["keys"])
+    with client_of(settings_of(arguments), say=say) as client:
+        if arguments.revoke:
+            answer = client.delete(f"/v1/keys/{segment(arguments.revoke)}")
+            text = f"revoked: {arguments.revoke}"
+        elif arguments.issue:
+            answer = client.post(
+                "/v1/keys", {"scopes": arguments.scope or ["executions", "llm", "sql"]}
+            )
+            text = f"{answer['key']}\n(key id {answer['id']}; it is shown only now)"
+        else:
+            answer = client.get("/v1/keys")
+            text = _table(answer["keys"])
     if arguments.json:
         emit(answer)
     else:

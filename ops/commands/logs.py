@@ -29,14 +29,14 @@ def handle(arguments: argparse.Namespace) -> int:
     from ops.client import client_of, segment
     from ops.timeline import Timeline
 
-    client = client_of(settings_of(arguments), say=say)
-    path, timeline = f"/v1/executions/{segment(arguments.id)}/events", Timeline()
-    frames = client.follow(path if arguments.follow else f"{path}?follow=false")
-    for frame in frames:
-        if frame.event == "end":
-            break
-        if arguments.json:
-            emit(frame.data)
-        elif line := timeline.line(frame):
-            print(line, flush=True)
+    with client_of(settings_of(arguments), say=say) as client:
+        path, timeline = f"/v1/executions/{segment(arguments.id)}/events", Timeline()
+        frames = client.follow(path if arguments.follow else f"{path}?follow=false")
+        for frame in frames:
+            if frame.event == "end":
+                break
+            if arguments.json:
+                emit(frame.data)
+            elif line := timeline.line(frame):
+                print(line, flush=True)
     return OK

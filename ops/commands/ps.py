@@ -8,7 +8,16 @@ from ops.commands import Subparsers, command, settings_of
 from ops.exits import OK
 from ops.output import emit, say
 
-STATUSES = ["queued", "running", "recovering", "waiting_approval", "paused", "completed", "failed", "cancelled"]
+STATUSES = [
+    "queued",
+    "running",
+    "recovering",
+    "waiting_approval",
+    "paused",
+    "completed",
+    "failed",
+    "cancelled",
+]
 
 
 def add(subparsers: Subparsers) -> None:
@@ -32,10 +41,10 @@ def handle(arguments: argparse.Namespace) -> int:
     from ops.clock import now_ms
     from ops.timeline import usd
 
-    client = client_of(settings_of(arguments), say=say)
-    names = ("status", "workflow", "label", "limit")
-    wanted = {name: str(getattr(arguments, name)) for name in names if getattr(arguments, name)}
-    page = client.get("/v1/executions", wanted)
+    with client_of(settings_of(arguments), say=say) as client:
+        names = ("status", "workflow", "label", "limit")
+        wanted = {name: str(getattr(arguments, name)) for name in names if getattr(arguments, name)}
+        page = client.get("/v1/executions", wanted)
     if arguments.json:
         emit(page)
         return OK

@@ -34,11 +34,11 @@ def handle(arguments: argparse.Namespace) -> int:
     from ops.commands.run import json_argument
 
     body = {"value": json_argument(arguments.value, "--value"), "reason": arguments.reason}
-    client = client_of(settings_of(arguments), say=say)
-    # Harmless to repeat: the first answer to an approval counts.
-    accepted = client.post(
-        f"/v1/approvals/{segment(arguments.approval)}/reject", body, is_repeatable=True
-    )
+    with client_of(settings_of(arguments), say=say) as client:
+        # Harmless to repeat: the first answer to an approval counts.
+        accepted = client.post(
+            f"/v1/approvals/{segment(arguments.approval)}/reject", body, is_repeatable=True
+        )
     if arguments.json:
         emit(accepted)
     else:

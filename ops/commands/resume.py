@@ -27,9 +27,9 @@ def handle(arguments: argparse.Namespace) -> int:
     from ops.client import client_of, segment
     from ops.clock import new_id
 
-    client = client_of(settings_of(arguments), say=say)
-    path = f"/v1/executions/{segment(arguments.id)}/resume"
-    accepted = client.post(path, {"reason": arguments.reason}, idempotency_key=new_id())
+    with client_of(settings_of(arguments), say=say) as client:
+        path = f"/v1/executions/{segment(arguments.id)}/resume"
+        accepted = client.post(path, {"reason": arguments.reason}, idempotency_key=new_id())
     if arguments.json:
         emit(accepted)
     else:

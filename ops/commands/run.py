@@ -65,26 +65,29 @@ def handle(arguments: argparse.Namespace) -> int:
     body = _body(arguments)
     if not arguments.idempotency_key.isascii():
         raise CommandError("--idempotency-key holds ASCII characters only.", USAGE)
-    client = client_of(settings_of(arguments), say=say)
-    body |= _workflow(client, arguments.target, arguments.framework)
-    key = arguments.idempotency_key or new_id()
-    accepted = client.post("/v1/executions", body, idempotency_key=key)
-    execution_id = str(accepted["id"])
-    if arguments.detach:
-        _print_accepted(arguments.json, accepted)
-        return OK
-    print(f"execution {execution_id}  {client.url}/#{execution_id}")
-    try:
-        execution = followed(client, execution_id, is_shown=not arguments.json or arguments.follow)
-    except KeyboardInterrupt:
-        say(f"\nIt goes on without you: omiumctl logs -f {execution_id}")
-        raise
-    print(summary(execution))
-    if arguments.json:
-        emit(result(execution))
-    else:
-        _print_end(execution)
-    return exit_code(execution)
+    with client_of(settings_of(arguments), say=say) as client:
+        body |= _workflow(client, arguments.target, arguments.framework)
+        key = arguments.idempotency_key or new_id()
+        accepted = client.post("/v1/executions", body, idempotency_key=key)
+        execution_id = str(accepted["id"])
+        if arguments.detach:
+            _print_accepted(arguments.json, accepted)
+            return OK
+        print(f"execution {execution_id}  {client.url}/#{execution_id}")
+        try:
+            execution = followed(
+                client, execution_id, is_shown=not arguments.json or arguments.follow
+            )
+        except KeyboardInterrupt:
+            say(f"\nIt goes on without you: omiumctl logs -f {execution_id}")
+            raise
+        print(summary(execution))
+        _say_what_to_do(execution)
+        if arguments.json:
+            emit(result(execution))
+        elif execution["status"] == "completed":
+            print(json.dumps(execution["output"], indent=2, ensure_ascii=False))
+        return exit_code(execution)
 
 
 def followed(client: Client, execution_id: str, *, is_shown: bool) -> Json:
@@ -202,10 +205,7 @@ def _print_accepted(is_json: bool, accepted: Json) -> None:
         print(accepted["id"])
 
 
-def _print_end(execution: Json) -> None:
-    if execution["status"] == "completed":
-        print(json.dumps(execution["output"], indent=2, ensure_ascii=False))
-        return
+def _say_what_to_do(execution: Json) -> None:
     approvals = execution["approvals"]
     for approval in approvals if isinstance(approvals, list) else []:
         if approval["status"] == "pending":

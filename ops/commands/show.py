@@ -25,8 +25,8 @@ def handle(arguments: argparse.Namespace) -> int:
     """Print the execution."""
     from ops.client import client_of, segment
 
-    client = client_of(settings_of(arguments), say=say)
-    execution = client.get(f"/v1/executions/{segment(arguments.id)}")
+    with client_of(settings_of(arguments), say=say) as client:
+        execution = client.get(f"/v1/executions/{segment(arguments.id)}")
     if arguments.json:
         emit(execution)
     else:

@@ -30,10 +30,10 @@ def handle(arguments: argparse.Namespace) -> int:
     from ops.commands.run import json_argument
 
     body = {"name": arguments.name, "payload": json_argument(arguments.payload, "--payload")}
-    client = client_of(settings_of(arguments), say=say)
-    accepted = client.post(
-        f"/v1/executions/{segment(arguments.id)}/signal", body, idempotency_key=new_id()
-    )
+    with client_of(settings_of(arguments), say=say) as client:
+        accepted = client.post(
+            f"/v1/executions/{segment(arguments.id)}/signal", body, idempotency_key=new_id()
+        )
     if arguments.json:
         emit(accepted)
     else:

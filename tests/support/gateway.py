@@ -61,6 +61,7 @@ async def gateway(
     *,
     history: History | None = None,
     tenant: str = "",
+    port: int = 0,
     **config: Any,
 ) -> AsyncIterator[Stack]:
     """A gateway with three keys: all scopes, another tenant's, and LLM calls only."""
@@ -85,7 +86,7 @@ async def gateway(
         uvicorn.Config(
             create_app(service.context),
             host="127.0.0.1",
-            port=0,
+            port=port,
             log_level="warning",
             lifespan="off",
             timeout_graceful_shutdown=1,
