@@ -1,8 +1,10 @@
-"""The LLM data plane: OpenAI's chat completions over the log. Bare routes, because every millisecond is paid by all.
+"""The LLM data plane: OpenAI's chat completions over the log. Bare routes, because every
+millisecond is paid by all.
 
-The request is acknowledged on `omium.llm.requests.v1` before anything happens; the answer's last byte is sent only
-when `LlmCallCompleted` stands. Equal `Idempotency-Key`s of one tenant are one call: it is joined while under way,
-and answered from the log for ever after. A client that goes away does not cancel a call that is being paid for.
+The request is acknowledged on `omium.llm.requests.v1` before anything happens; the answer's last
+byte is sent only when `LlmCallCompleted` stands. Equal `Idempotency-Key`s of one tenant are one
+call: it is joined while under way, and answered from the log for ever after. A client that goes
+away does not cancel a call that is being paid for.
 """
 
 from __future__ import annotations
@@ -52,6 +54,7 @@ class LlmContext(Protocol):
     def new_id(self) -> Callable[[], str]: ...
     def principal(self, connection: HTTPConnection, scope: Scope) -> Principal:
         """Who asks; raises the 401 or 403 problem."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +62,9 @@ class LlmLimits:
     """How long a client waits."""
 
     wait_ms: int = 300_000
-    """For the outcome, or the first byte of a stream; then 504, and the same key joins the call again."""
+    """For the outcome, or the first byte of a stream; then 504, and the same key joins the call
+    again.
+    """
     stall_ms: int = 120_000
     """Between two pieces of a stream."""
     route_wait_ms: int = 200
@@ -178,7 +183,9 @@ class DataPlane:
         return Response(outcome.response, 200, headers, _media_type(outcome))
 
     async def _streamed(self, flight: Flight, chat: ChatRequest) -> Response:
-        """Nothing is answered before something is known, so that a failure still has its HTTP status."""
+        """Nothing is answered before something is known, so that a failure still has its HTTP
+        status.
+        """
         await self._until(flight, lambda: bool(flight.chunks) or flight.outcome is not None)
         outcome = flight.outcome
         if isinstance(outcome, LlmCallFailed) and not flight.chunks:
@@ -190,7 +197,9 @@ class DataPlane:
         return StreamingResponse(self._pieces(flight), 200, headers, SSE)
 
     async def _pieces(self, flight: Flight) -> AsyncIterator[bytes]:
-        """The recorded bytes, as far as they are known; what cannot be continued ends with an error event."""
+        """The recorded bytes, as far as they are known; what cannot be continued ends with an error
+        event.
+        """
         sent: list[bytes] = []
         while True:
             while len(sent) < len(flight.chunks):
@@ -217,7 +226,7 @@ class DataPlane:
                 while not is_met():
                     await flight.change()
         except TimeoutError as error:
-            detail = f"No answer within {self._limits.wait_ms} ms; the same Idempotency-Key joins the call."
+            detail = f"No answer within {self._limits.wait_ms} ms; the same key joins the call."
             raise Problem(504, "answer-timeout", detail) from error
 
     async def _route(self, flight: Flight) -> str:

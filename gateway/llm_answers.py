@@ -1,7 +1,8 @@
 """Follows LLM answers on the log and wakes whoever waits; finds recorded answers again.
 
-Every gateway tails all partitions of responses and chunks, and looks at key and type before it decodes: a call that
-another gateway began, before a restart or elsewhere, is answered here all the same.
+Every gateway tails all partitions of responses and chunks, and looks at key and type before it
+decodes: a call that another gateway began, before a restart or elsewhere, is answered here all the
+same.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ class LlmAnswers:
         self._tail: Tail | None = None
 
     async def start(self) -> None:
-        """Begins to follow, far enough back to know the last `CALLS_MAX` answers. Raises `Retryable`."""
+        """Begins to follow, far enough back to know the last `CALLS_MAX` answers. Raises
+        `Retryable`.
+        """
         positions = await asyncio.get_running_loop().run_in_executor(None, self._positions)
         self._tail = Tail(
             self._bootstrap,

@@ -1,4 +1,6 @@
-"""LLM errors: one document that is a problem (RFC 9457) and carries the `error` that OpenAI's clients read."""
+"""LLM errors: one document that is a problem (RFC 9457) and carries the `error` that OpenAI's
+clients read.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ TYPES: Final = {
     429: "rate_limit_error",
 }  # fmt: skip
 SAFE_TO_REPEAT: Final = frozenset({"overloaded", "unavailable"})
-"""Failures after which a call without an idempotency key may be sent again by a client's own retries."""
+"""Failures after which a call without an idempotency key may be sent again by a client's own
+retries.
+"""
 
 
 def refusal(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
@@ -33,7 +37,7 @@ def refusal(problem: Problem, headers: Mapping[str, str] | None = None) -> Respo
 
 
 def failure(failed: LlmCallFailed, *, has_key: bool) -> tuple[Problem, dict[str, str]]:
-    """The problem of a call that no provider answered, and what tells clients whether to try again."""
+    """The problem of a call that no provider answered, and whether clients may try again."""
     status = failed.http_status if 400 <= failed.http_status <= 599 else 502
     code = "model-not-found" if failed.error_class == "no_provider" else failed.error_class
     retry_after_ms = failed.retry_after_ms

@@ -17,7 +17,9 @@ Outcome = LlmCallCompleted | LlmCallFailed
 
 
 class Flight:
-    """Gathers what the log tells of a call until its outcome. Many clients may follow it, from its beginning."""
+    """Gathers what the log tells of a call until its outcome. Many clients may follow it, from its
+    beginning.
+    """
 
     def __init__(self, request: LlmCallRequested, body_sha256: str, opened_ms: int) -> None:
         self.request = request
@@ -40,8 +42,8 @@ class Flight:
     def chunk(self, event: LlmCallChunk) -> None:
         """A piece of the answer, if it continues what is here.
 
-        A second try (after a crash of its router), or a stream met in its middle, is not mixed in: clients get the
-        rest when the whole answer stands.
+        A second try (after a crash of its router), or a stream met in its middle, is not mixed in:
+        clients get the rest when the whole answer stands.
         """
         epoch = event.epoch if self._chunk_epoch is None else self._chunk_epoch
         if event.epoch != epoch or event.sequence != len(self.chunks):
@@ -52,7 +54,9 @@ class Flight:
             self._tell()
 
     def end(self, event: Outcome) -> bool:
-        """Whether the event is this flight's outcome; the failure of another request for the call is not."""
+        """Whether the event is this flight's outcome; the failure of another request for the call
+        is not.
+        """
         if isinstance(event, LlmCallFailed) and event.event_id != failure_id(self.request):
             return False
         self.outcome = event

@@ -1,4 +1,6 @@
-"""Where recorded answers stand on the log, and which owner's events count there: bounded, built from keys alone."""
+"""Where recorded answers stand on the log, and which owner's events count there: bounded, built
+from keys alone.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ class Claims:
 
 
 class AnswerIndex:
-    """Call id to the places of its recorded answers: one, or more where a deposed owner wrote as well."""
+    """Call id to the places of its recorded answers: one, or more where a deposed owner wrote as
+    well.
+    """
 
     def __init__(self, calls_max: int = CALLS_MAX) -> None:
         self._places: OrderedDict[bytes, tuple[int, tuple[int, ...]]] = OrderedDict()

@@ -1,4 +1,6 @@
-"""Reading a chat-completion request: bounded, checked where Omium must know, otherwise the provider's affair."""
+"""Reading a chat-completion request: bounded, checked where Omium must know, otherwise the
+provider's affair.
+"""
 
 from __future__ import annotations
 

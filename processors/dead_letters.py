@@ -1,4 +1,6 @@
-"""Poison: a record that cannot be handled goes to the DLQ with its place and the reason; the partition goes on."""
+"""Poison: a record that cannot be handled goes to the DLQ with its place and the reason; the
+partition goes on.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ class DeadLetters:
         reason: str,
         at_ms: int,
     ) -> None:
-        """Returns when the entry is on the log; its id is the record's place, so repeats are one entry."""
+        """Returns when the entry is on the log; its id is the record's place, so repeats are one
+        entry.
+        """
         entry = RecordDeadLettered(
             event_id=event_id("", "", topic, partition, "RecordDeadLettered", offset),
             tenant="",

@@ -1,8 +1,9 @@
 """The routing processor: every LLM request gets one outcome, by the local model first.
 
-Faust owns membership and assignment of `omium.llm.requests.v1`; each partition is served by a `RoutingPartition`,
-the claimed writer of the same partition of `omium.llm.responses.v1`. Requests run concurrently; an offset is done
-when its outcome stands, so a crash asks again for exactly the calls in flight, under the same idempotency keys.
+Faust owns membership and assignment of `omium.llm.requests.v1`; each partition is served by a
+`RoutingPartition`, the claimed writer of the same partition of `omium.llm.responses.v1`. Requests
+run concurrently; an offset is done when its outcome stands, so a crash asks again for exactly the
+calls in flight, under the same idempotency keys.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class Router:
         self._was_assigned.set()
 
     async def revoked(self, partitions: set[int]) -> None:
-        """Nothing stops yet: most rebalances give a partition back, and a call in flight is money."""
+        """Nothing stops yet: most rebalances give it back, and calls in flight are money."""
         self._ours -= partitions
 
     async def handle(self, batch: Batch) -> None:

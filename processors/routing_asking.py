@@ -50,9 +50,11 @@ class Clock(Protocol):
 
     def now_ms(self) -> int:
         """Milliseconds since 1970, UTC."""
+        ...
 
     def monotonic_ms(self) -> int:
         """Milliseconds of a clock that never jumps."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +62,9 @@ class AskingLimits:
     """How long an answer may take, and how many share a local model."""
 
     local_first_token_ms: int = 60_000
-    """Before the local model counts as stuck and nobody else can answer. A CPU reads 50-100 tokens a second."""
+    """Before the local model counts as stuck and nobody else can answer. A CPU reads 50-100 tokens
+    a second.
+    """
     local_first_token_with_upstream_ms: int = 20_000
     upstream_first_token_ms: int = 60_000
     stall_ms: int = 60_000
@@ -113,7 +117,7 @@ class Asker:
     async def ask(
         self, request: LlmCallRequested, ask: Ask, announce: Announce, relay: Relay
     ) -> Outcome:
-        """The outcome of a request; never raises but for cancellation and what `announce` raises."""
+        """The outcome of a request; raises only cancellation and what `announce` raises."""
         try:
             body = _parsed(request)
         except BadRequest as error:
@@ -177,7 +181,9 @@ class Asker:
                 try_number += 1
 
     def _may_come_back(self, candidate: Candidate, error: ProviderError, started_ms: int) -> bool:
-        """Whether to wait for the local model: asking it twice costs nothing, and it restarts in seconds."""
+        """Whether to wait for the local model: asking it twice costs nothing, and it restarts in
+        seconds.
+        """
         waited_ms = self._clock.monotonic_ms() - started_ms
         is_away = candidate.provider.route == "local" and error.error_class == "unavailable"
         return is_away and waited_ms < self._limits.local_restart_ms

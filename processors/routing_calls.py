@@ -10,7 +10,9 @@ from streams.messages import Message
 from streams.routing.call import CallState, evolve
 
 CALLS_KEPT_MAX: Final = 50_000
-"""Calls remembered per partition. A key that comes back after so many others is a new call: docs say so."""
+"""Calls remembered per partition. A key that comes back after so many others is a new call: docs
+say so.
+"""
 _UNKNOWN: Final = CallState()
 
 

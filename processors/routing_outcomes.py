@@ -54,7 +54,7 @@ def failed(
     try_number: int,
     is_byte_sent: bool = False,
 ) -> LlmCallFailed:
-    """The outcome of a request that no provider answered; `aborted` if the client has seen a part."""
+    """The outcome of a request that no provider answered; `aborted` if the client saw a part."""
     return LlmCallFailed(
         event_id=failure_id(request),
         tenant=request.tenant,

@@ -1,4 +1,6 @@
-"""One partition of LLM calls: claimed, rebuilt, served. Every request ends in one standing outcome (law 3)."""
+"""One partition of LLM calls: claimed, rebuilt, served. Every request ends in one standing outcome
+(law 3).
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ OPEN_REQUESTS_MAX: Final = 1000
 """Requests of one partition that are served or wait; further ones are answered `overloaded`."""
 OVERLOAD_RETRY_AFTER_MS: Final = 2000
 RECLAIM_WAIT_MS: Final = 2000
-"""After meeting a foreign claim: longer than a heartbeat, so that the group can say whose partition it is."""
+"""After meeting a foreign claim: longer than a heartbeat, so that the group can say whose partition
+it is.
+"""
 APPEND_RETRY_MS: Final = 1000
 
 LaneFactory = Callable[[int, int], Lane]
@@ -70,7 +74,9 @@ class RoutingPartition:
     _flights: dict[str, _Flight] = field(default_factory=dict)
 
     async def hold(self, first_generation: int) -> None:
-        """Claims the partition, and claims it again whenever it was taken and is still ours. Ends when cancelled."""
+        """Claims the partition, and claims it again whenever it was taken and is still ours. Ends
+        when cancelled.
+        """
         generation = first_generation
         try:
             while True:
@@ -87,7 +93,9 @@ class RoutingPartition:
             await self._drop()
 
     def take(self, offset: int, request: LlmCallRequested, batch: Batch) -> None:
-        """Accepts a request; `batch` hears of it when its outcome stands. A repeated delivery replaces the batch."""
+        """Accepts a request; `batch` hears of it when its outcome stands. A repeated delivery
+        replaces the batch.
+        """
         is_known = offset in self._open
         self._open[offset] = _Open(request, batch)
         if self._lane is not None and not is_known:

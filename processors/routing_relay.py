@@ -1,4 +1,6 @@
-"""Pieces of a streamed answer on their way to the client, coalesced so that a fast model costs few records."""
+"""Pieces of a streamed answer on their way to the client, coalesced so that a fast model costs few
+records.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,13 @@ from streams.topics import LLM_CHUNKS
 log = logging.getLogger("omium.routing")
 
 COALESCE_MS: Final = 10
-"""How long a piece may wait for company. The first one never waits: it is the client's time to first token."""
+"""How long a piece may wait for company. The first one never waits: it is the client's time to
+first token.
+"""
 
 
 class ChunkRelay:
-    """Writes the chunks of one try. Losing one is harmless: the outcome carries the whole answer."""
+    """Writes the chunks of one try. A lost one is harmless: the outcome has the whole answer."""
 
     def __init__(
         self, request: LlmCallRequested, epoch: int, *, producer: AsyncProducer, wire: Wire

@@ -12,7 +12,9 @@ TOKENS_PER_RATE: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenUsage:
-    """What a provider counted. Cached tokens are part of the input, reasoning tokens part of the output."""
+    """What a provider counted. Cached tokens are part of the input, reasoning tokens part of the
+    output.
+    """
 
     input_tokens: int
     cached_tokens: int
@@ -31,17 +33,23 @@ class Rate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriceBook:
-    """The rates that hold under one version; a settled call names the version, so it can be checked for ever."""
+    """The rates that hold under one version; a settled call names the version, so it can be checked
+    for ever.
+    """
 
     version: str
     local: Rate
     """What the operator's own hardware is charged at."""
     upstream: Mapping[str, Rate]
     upstream_default: Rate
-    """For a model that the book does not know: dear on purpose, so that a budget errs on the safe side."""
+    """For a model that the book does not know: dear on purpose, so that a budget errs on the safe
+    side.
+    """
 
     def rate(self, route: str, model: str) -> Rate:
-        """The rate of a model on a route; dated snapshots (`gpt-4o-2024-08-06`) cost what their family costs."""
+        """The rate of a model on a route; dated snapshots (`gpt-4o-2024-08-06`) cost what their
+        family costs.
+        """
         if route == "local":
             return self.local
         name = model.rpartition("/")[2]

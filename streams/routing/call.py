@@ -1,8 +1,9 @@
 """One LLM call as the log tells it, and what a request for it means now (laws 2, 3 and 6).
 
-A completed call is final: asking again is answered from the log. A failed call is not: nothing was answered, so a
-*new* request for it is tried again, while the request that failed, delivered a second time, is not. A call with an
-intent and no outcome is *in doubt*: its owner died or was deposed while the provider worked.
+A completed call is final: asking again is answered from the log. A failed call is not: nothing was
+answered, so a *new* request for it is tried again, while the request that failed, delivered a
+second time, is not. A call with an intent and no outcome is *in doubt*: its owner died or was
+deposed while the provider worked.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """Ask a provider. `in_doubt` is an earlier try that may have been answered, and paid, unseen."""
+    """Ask a provider. `in_doubt` is an earlier try that may have been answered, and paid for."""
 
     try_number: int
     in_doubt: LlmCallRouted | None
@@ -63,12 +64,16 @@ def decide(state: CallState, request: LlmCallRequested) -> Answered | Ask:
 
 
 def settlement(in_doubt: LlmCallRouted | None) -> Literal["settled", "unconfirmed"]:
-    """The status of a call's usage: a try in doubt may have been paid too, unless it was our own hardware."""
+    """The status of a call's usage: a try in doubt may have been paid too, unless it was our own
+    hardware.
+    """
     return "unconfirmed" if in_doubt is not None and in_doubt.route == "upstream" else "settled"
 
 
 def request_id(tenant: str, execution_id: str, step: str, call: str, nonce: str) -> str:
-    """The id of one request for a call. Each asking is a fact of its own: the nonce is fresh every time."""
+    """The id of one request for a call. Each asking is a fact of its own: the nonce is fresh every
+    time.
+    """
     return event_id(tenant, execution_id, step, 0, "LlmCallRequested", f"{call}/{nonce}")
 
 
@@ -83,13 +88,17 @@ def failure_id(request: LlmCallRequested) -> str:
 
 
 def completion_id(tenant: str, execution_id: str, step: str, call: str, body: bytes) -> str:
-    """The id of the answer to `body`: who holds a body can tell whether a recorded answer answers it."""
+    """The id of the answer to `body`: who holds a body can tell whether a recorded answer answers
+    it.
+    """
     digest = sha256(body).hexdigest()
     return event_id(tenant, execution_id, step, 0, "LlmCallCompleted", f"{call}/{digest}")
 
 
 def answers(completed: LlmCallCompleted, body: bytes) -> bool:
-    """Whether the recorded answer is one to this very body; if not, its key was used for another request."""
+    """Whether the recorded answer is one to this very body; if not, its key was used for another
+    request.
+    """
     return completed.event_id == completion_id(
         completed.tenant, completed.execution_id, completed.step, completed.call_id, body
     )

@@ -57,10 +57,11 @@ def no_veto(_: Provider, __: Question) -> str:
 def candidates(
     question: Question, providers: Sequence[Provider], veto: Veto = no_veto
 ) -> tuple[Candidate, ...]:
-    """Whom to ask, in order; each next one is asked only if the one before failed without a visible byte.
+    """Whom to ask, in order; each next one is asked only if the one before failed without a visible
+    byte.
 
-    Local comes first, unless it would have to drop the request's tools and an upstream need not. Empty if the
-    model is pinned to a route that nobody serves, or everything is vetoed.
+    Local comes first, unless it would have to drop the request's tools and an upstream need not.
+    Empty if the model is pinned to a route that nobody serves, or everything is vetoed.
     """
     pin, model = _pinned(question.model)
     vetoes = {provider.name: veto(provider, question) for provider in providers}
@@ -77,7 +78,9 @@ def candidates(
 
 
 def may_ask_next(error: ErrorClass, *, is_byte_sent: bool) -> bool:
-    """Whether another provider may answer instead: only while the client has seen nothing of this answer."""
+    """Whether another provider may answer instead: only while the client has seen nothing of this
+    answer.
+    """
     return not is_byte_sent and error != "no_provider"
 
 

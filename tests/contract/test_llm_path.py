@@ -1,4 +1,4 @@
-"""The data plane as OpenAI's own client sees it: real Kafka, real processes, a scripted upstream."""
+"""The data plane as OpenAI's own client sees it: real Kafka and processes, scripted upstream."""
 
 from __future__ import annotations
 

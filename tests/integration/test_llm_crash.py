@@ -1,4 +1,6 @@
-"""The LLM path under kill -9: every call is answered, paid once, at most the one in flight asked again."""
+"""The LLM path under kill -9: every call is answered, paid once, at most the one in flight asked
+again.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The LLM path as processes that can be killed: scripted upstream, routing worker, data plane; and what they counted."""
+"""The LLM path as processes that can be killed: scripted upstream, routing worker, data plane; and
+what they counted.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+
 from producers.registry import register_all
 from producers.topology import create_topics
 

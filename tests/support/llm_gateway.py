@@ -1,4 +1,6 @@
-"""A process with the LLM data plane alone: `python -m tests.support.llm_gateway --kafka … --port … --wait-ms …`."""
+"""A process with the LLM data plane alone: `python -m tests.support.llm_gateway --kafka … --port …
+--wait-ms …`.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,15 @@ from dataclasses import dataclass
 
 import uvicorn
 import uvloop
+from starlette.applications import Starlette
+from starlette.requests import HTTPConnection
+
 from gateway.auth import ALL_SCOPES, KeyRing, Principal, Scope, authenticate
 from gateway.data_plane import LlmLimits, routes
 from gateway.llm_answers import LlmAnswers
 from ops import clock
 from producers.kafka import AsyncProducer
 from producers.wire import Wire
-from starlette.applications import Starlette
-from starlette.requests import HTTPConnection
 from streams.messages import TenantId
 
 KEY_PREFIX = "omk_"

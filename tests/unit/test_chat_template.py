@@ -1,8 +1,11 @@
-"""Laws of the ChatML template: every turn is kept, no content ends its own turn, errors name the message."""
+"""Laws of the ChatML template: every turn is kept, no content ends its own turn, errors name the
+message.
+"""
 
 from __future__ import annotations
 
 import pytest
+
 from processors.effects.llm.chat_template import DEFAULT_SYSTEM, ChatMl
 from processors.effects.llm.port import BadRequest, Unsupported
 

@@ -1,4 +1,4 @@
-"""Laws of the gateway's view: void answers never count, streams are never mixed, memory is bounded."""
+"""Laws of the gateway's view: void never counts, streams never mix, memory is bounded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import replace
 from gateway.llm_flight import Flight
 from gateway.llm_index import AnswerCache, AnswerIndex, Claims
 from streams.llm.events import LlmCallChunk, LlmCallRequested
-
 from tests.support.llm_events import completed, failed, requested
 
 REQUEST = requested(stream=True)

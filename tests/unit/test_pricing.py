@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from streams.metering.pricing import BOOK, TokenUsage
 
 COUNTS = st.integers(min_value=0, max_value=10_000_000)

@@ -1,4 +1,6 @@
-"""Laws of asking: the intent stands first, the client's first byte binds, limits end in typed outcomes."""
+"""Laws of asking: the intent stands first, the client's first byte binds, limits end in typed
+outcomes.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import orjson
 import pytest
+
 from processors.effects.llm.port import (
     DONE,
     Answer,
@@ -25,7 +28,6 @@ from streams.llm.events import LlmCallCompleted, LlmCallFailed, LlmCallRequested
 from streams.metering.pricing import BOOK, TokenUsage
 from streams.routing.call import Ask
 from streams.routing.rules import Provider
-
 from tests.support.llm_events import requested, routed
 
 LOCAL = Provider(route="local", name="triton", model="gpt-oss-20b", has_tools=False)

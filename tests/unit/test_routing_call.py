@@ -5,7 +5,6 @@ from __future__ import annotations
 from streams.decider import fold
 from streams.messages import Message
 from streams.routing.call import Answered, Ask, CallState, answers, decide, evolve, settlement
-
 from tests.support.llm_events import completed, failed, requested, routed
 
 FIRST = requested(nonce="n1")

@@ -19,14 +19,20 @@ class Prompt:
 
 
 class ChatTemplate(Protocol):
-    """How one model family writes a conversation down. gpt-oss will need harmony here; the stand-in speaks ChatML."""
+    """How one model family writes a conversation down. gpt-oss will need harmony here; the stand-in
+    speaks ChatML.
+    """
 
     @property
     def has_tools(self) -> bool:
         """Whether tool definitions reach the model, and its tool calls the client."""
+        ...
 
     def render(self, messages: object) -> Prompt:
-        """The prompt that asks for the assistant's next turn; `BadRequest` names the message that is wrong."""
+        """The prompt that asks for the assistant's next turn; `BadRequest` names the message that
+        is wrong.
+        """
+        ...
 
 
 DEFAULT_SYSTEM: Final = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
@@ -46,7 +52,9 @@ class ChatMl:
     has_tools = False
 
     def render(self, messages: object) -> Prompt:
-        """ChatML; control tokens inside contents are broken up, so that no content can end its own turn."""
+        """ChatML; control tokens inside contents are broken up, so that no content can end its own
+        turn.
+        """
         turns = [_turn(index, message) for index, message in enumerate(_listed(messages))]
         if turns[0][0] != "system":
             turns.insert(0, ("system", DEFAULT_SYSTEM))

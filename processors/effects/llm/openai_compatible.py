@@ -1,8 +1,9 @@
-"""Any OpenAI-compatible upstream by URL. The client's body goes on as it came; unknown fields are its own affair."""
+"""Any OpenAI-compatible upstream by URL. The client's body goes on as it came; unknown fields are
+its own affair.
+"""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -42,7 +43,9 @@ class OpenAiCompatibleBackend:
         self._session: aiohttp.ClientSession | None = None
 
     async def ask(self, call: ProviderCall) -> AsyncIterator[ProviderEvent]:
-        """Posts once. A connection that breaks before an answer is `Unavailable`, whatever the upstream did."""
+        """Posts once. A connection that breaks before an answer is `Unavailable`, whatever the
+        upstream did.
+        """
         try:
             async with self._connected().post(
                 self._url, data=body_of(call), headers=self._headers(call)
@@ -83,7 +86,9 @@ class OpenAiCompatibleBackend:
 
 
 def body_of(call: ProviderCall) -> bytes:
-    """The client's bytes, unless the model is another one or a stream must be made to tell its usage."""
+    """The client's bytes, unless the model is another one or a stream must be made to tell its
+    usage.
+    """
     changes: dict[str, object] = {}
     if call.body.get("model") != call.model:
         changes["model"] = call.model
@@ -180,7 +185,9 @@ async def _refusal(response: aiohttp.ClientResponse) -> ProviderError:
 
 
 def retry_after(headers: Mapping[str, str], now_s: float | None = None) -> int | None:
-    """What `Retry-After` (seconds or a date) asks for, in milliseconds, bounded; `None` without one."""
+    """What `Retry-After` (seconds or a date) asks for, in milliseconds, bounded; `None` without
+    one.
+    """
     text = headers.get("retry-after-ms") or headers.get("Retry-After")
     if not text:
         return None

@@ -1,4 +1,4 @@
-"""The port of an LLM provider: what it is asked, what it tells while it answers, and how it fails."""
+"""The port of an LLM provider: what it is asked, what it tells, and how it fails."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ class ProviderCall:
 
     call_id: str
     idempotency_key: str
-    """Sent on unchanged with every try: a provider that de-duplicates then works, and charges, once."""
+    """Sent on unchanged with every try: a provider that de-duplicates then works, and charges,
+    once.
+    """
     model: str
     request: bytes
     """The client's JSON body as it came."""
@@ -56,17 +58,20 @@ ProviderEvent = FirstToken | Piece | Answer
 
 
 class LlmBackend(Protocol):
-    """A provider. `ask` yields pieces while they come and ends with one `Answer`, or raises `ProviderError`.
+    """A provider. `ask` yields pieces while they come and ends with one `Answer`, or raises
+    `ProviderError`.
 
-    Closing the iterator early stops the provider's work where it can be stopped. The JSON answer, and pieces and
-    rest of a streamed one joined, are what an OpenAI client expects.
+    Closing the iterator early stops the provider's work where it can be stopped. The JSON answer,
+    and pieces and rest of a streamed one joined, are what an OpenAI client expects.
     """
 
     def ask(self, call: ProviderCall) -> AsyncIterator[ProviderEvent]:
         """Asks once; never retries."""
+        ...
 
     async def close(self) -> None:
         """Gives connections back."""
+        ...
 
 
 class ProviderError(OmiumError):

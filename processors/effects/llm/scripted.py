@@ -1,13 +1,16 @@
-"""A TEST STAND-IN: an OpenAI-compatible upstream that answers by script and counts what it was asked.
+"""A TEST STAND-IN: an OpenAI-compatible upstream that answers by script and counts what it was
+asked.
 
-`python -m processors.effects.llm.scripted --port N --log FILE`. It is no model: its answer is a function of the
-request. Every call is one JSON line in FILE *before* it is answered, so the counts survive a kill of any part.
+`python -m processors.effects.llm.scripted --port N --log FILE`. It is no model: its answer is a
+function of the request. Every call is one JSON line in FILE *before* it is answered, so the counts
+survive a kill of any part.
 
 The last user message steers it, one directive a line, the rest is what it talks about:
 
     !delay_ms=500        wait before the answer           !tokens=40       words in the answer
     !chunk_ms=20         wait between streamed words      !status=429      refuse with this status
-    !retry_after=3       with the refusal                 !fail_times=2    refuse only the first so many times
+    !retry_after=3       with the refusal                 !fail_times=2    refuse only the first so
+    many times
     !break_after=5       drop the stream after so many    !no_usage=1      send no usage
     !tool=name:{"a": 1}  call this tool, if it is offered !say=text        answer exactly this
 """
@@ -51,7 +54,9 @@ class Script:
 
 @dataclass(slots=True, kw_only=True)
 class ScriptedUpstream:
-    """The server's state: the log, and how often each idempotency key came. Defaults hold where no directive does."""
+    """The server's state: the log, and how often each idempotency key came. Defaults hold where no
+    directive does.
+    """
 
     log: TextIO
     delay_ms: int = 0

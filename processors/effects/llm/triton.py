@@ -1,13 +1,15 @@
-"""A model behind Triton's vLLM backend, asked over a gRPC stream: token by token, cancelled when unwanted."""
+"""A model behind Triton's vLLM backend, asked over a gRPC stream: token by token, cancelled when
+unwanted.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol, cast
 
-import grpc
+import grpc  # type: ignore[import-untyped]  # It ships no types.
 import numpy as np
 import orjson
 from tritonclient import grpc as tritongrpc
@@ -32,7 +34,9 @@ from processors.effects.llm.port import (
 from streams.metering.pricing import TokenUsage
 
 MAX_TOKENS_DEFAULT: Final = 256
-"""Generated at most when the client sets no limit; vLLM's own default of 16 cuts answers mid-sentence."""
+"""Generated at most when the client sets no limit; vLLM's own default of 16 cuts answers
+mid-sentence.
+"""
 OVERLOAD_RETRY_AFTER_MS: Final = 1000
 MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
 CHANNEL: Final = [
@@ -71,6 +75,15 @@ class _Token:
     output_tokens: int
 
 
+class _Responses(Protocol):
+    """What `stream_infer` returns; its package says nothing of types."""
+
+    def __aiter__(
+        self,
+    ) -> AsyncIterator[tuple[tritongrpc.InferResult | None, InferenceServerException | None]]: ...
+    def cancel(self) -> bool: ...
+
+
 class TritonBackend:
     """One model of one Triton server."""
 
@@ -81,7 +94,7 @@ class TritonBackend:
         self._client: tritonaio.InferenceServerClient | None = None
 
     async def ask(self, call: ProviderCall) -> AsyncIterator[ProviderEvent]:
-        """Streams from Triton even if the client does not: only so is a first-token limit possible."""
+        """Streams from Triton even if the client does not: only so can a first token be awaited."""
         prompt = self._template.render(call.body.get("messages"))
         sampling = sampling_parameters(call.body, prompt)
         shape = ChatShape(call_id=call.call_id, model=self._model, created_s=call.created_s)
@@ -127,11 +140,12 @@ class TritonBackend:
             yield _request(self._model, prompt, sampling)
             await is_over.wait()  # Ending the request side would end the stream before its answers.
 
-        responses = client.stream_infer(requests())
+        responses = cast(_Responses, client.stream_infer(requests()))
         try:
             async for result, error in responses:
                 if error is not None:
                     raise _as_provider_error(error)
+                assert result is not None, "Triton sent neither result nor error"
                 token = _token(result)
                 yield token
                 if token.finish_reason or _is_final(result):
@@ -151,7 +165,9 @@ class TritonBackend:
 
 
 def sampling_parameters(body: Mapping[str, object], prompt: Prompt) -> dict[str, object]:
-    """The request's parameters under vLLM's names; `Unsupported` for what one raw completion cannot give."""
+    """The request's parameters under vLLM's names; `Unsupported` for what one raw completion cannot
+    give.
+    """
     if body.get("n") not in (None, 1):
         raise Unsupported("n: the local model gives one answer a request")
     if body.get("logprobs"):

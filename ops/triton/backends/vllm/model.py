@@ -1,13 +1,16 @@
-"""STAND-IN for Triton's vLLM backend: the same tensors and rules, answered by SmolLM2-135M-Instruct on a CPU.
+"""STAND-IN for Triton's vLLM backend: the same tensors and rules, answered by SmolLM2-135M-Instruct
+on a CPU.
 
-It exists so that the production model repository loads, streams, refuses and stops on a machine without a GPU.
-It proves layout and protocol. It proves nothing about vLLM, about a GPU or about gpt-oss-20b: the engine values
-of `model.json` are read and otherwise ignored. Production replaces this folder by NVIDIA's backend of that name.
+It exists so that the production model repository loads, streams, refuses and stops on a machine
+without a GPU. It proves layout and protocol. It proves nothing about vLLM, about a GPU or about
+gpt-oss-20b: the engine values of `model.json` are read and otherwise ignored. Production replaces
+this folder by NVIDIA's backend of that name.
 
-Kept like the real one: outputs carry what is new since the last response; without `stream` there is one response,
-led by the prompt unless `exclude_input_in_output`; a streamed request may not ask for the prompt; parameters come
-from `sampling_parameters` or from the request. Different on purpose: at most `IN_FLIGHT_MAX` requests are taken
-(vLLM queues more), and the extra output `stand_in` names the model in Triton's metadata.
+Kept like the real one: outputs carry what is new since the last response; without `stream` there is
+one response, led by the prompt unless `exclude_input_in_output`; a streamed request may not ask for
+the prompt; parameters come from `sampling_parameters` or from the request. Different on purpose: at
+most `IN_FLIGHT_MAX` requests are taken (vLLM queues more), and the extra output `stand_in` names
+the model in Triton's metadata.
 """
 
 from __future__ import annotations
@@ -22,19 +25,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-# Triton's embedded interpreter ignores PYTHONPATH; the launcher names the venv's packages there all the same.
+# Triton's embedded interpreter ignores PYTHONPATH; the launcher names the venv's packages there all
+# the same.
 sys.path[:0] = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
 
-import numpy as np
-import triton_python_backend_utils as pb_utils
-import xllamacpp
+import numpy as np  # noqa: E402  # Found on the path above.
+import triton_python_backend_utils as pb_utils  # noqa: E402  # Found on the path above.
+import xllamacpp  # noqa: E402  # Found on the path above.
 
 STAND_IN: Final = "SmolLM2-135M-Instruct Q4_1, CPU stand-in for the vLLM backend"
 WEIGHTS: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SLOTS: Final = 2
 """Requests decoded together: one thread shares them, so more would only be slower each."""
 IN_FLIGHT_MAX: Final = 4
-"""Requests accepted, decoding or waiting for a slot; Triton's own queue does not bound a decoupled model."""
+"""Requests accepted, decoding or waiting for a slot; Triton's own queue does not bound a decoupled
+model.
+"""
 CONTEXT_TOKENS_PER_SLOT: Final = 4096
 MAX_TOKENS_DEFAULT: Final = 16
 """vLLM's own default."""
@@ -99,7 +105,9 @@ class TritonPythonModel:
 
     @staticmethod
     def auto_complete_config(config: Any) -> Any:
-        """The configuration with the backend's tensors, decoupled and unbatched, as the real one completes it."""
+        """The configuration with the backend's tensors, decoupled and unbatched, as the real one
+        completes it.
+        """
         known = config.as_dict()
         inputs = {tensor["name"] for tensor in known["input"]}
         outputs = {tensor["name"] for tensor in known["output"]}
@@ -116,7 +124,9 @@ class TritonPythonModel:
         return config
 
     def initialize(self, args: Mapping[str, str]) -> None:
-        """Loads the weights and answers one short prompt, so that the first real call is not the slow one."""
+        """Loads the weights and answers one short prompt, so that the first real call is not the
+        slow one.
+        """
         engine_file = Path(args["model_repository"]) / args["model_version"] / "model.json"
         engine = json.loads(engine_file.read_text())
         pb_utils.Logger.log_warn(f"STAND-IN: {STAND_IN}; {engine['model']} is not loaded")
@@ -138,7 +148,9 @@ class TritonPythonModel:
             self._start(generation, sender)
 
     def finalize(self) -> None:
-        """Stops decoding and waits for the threads, so that Triton's shutdown leaves nothing behind."""
+        """Stops decoding and waits for the threads, so that Triton's shutdown leaves nothing
+        behind.
+        """
         self._stopping.set()
         with self._lock:
             threads = list(self._threads)
@@ -263,7 +275,9 @@ def parse(request: Any) -> Generation:
 
 
 def llama_parameters(sampling: Mapping[str, object]) -> dict[str, object]:
-    """vLLM's sampling parameters under llama.cpp's names; an unknown one is refused, as vLLM refuses it."""
+    """vLLM's sampling parameters under llama.cpp's names; an unknown one is refused, as vLLM
+    refuses it.
+    """
     llama: dict[str, object] = {"n_predict": MAX_TOKENS_DEFAULT, "cache_prompt": True}
     for name, value in sampling.items():
         if name in ("guided_decoding", "structured_outputs"):
