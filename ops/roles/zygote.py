@@ -24,14 +24,18 @@ def run(settings: Settings) -> int:
 
 
 def _forget_secrets() -> None:
-    """User code runs in this process's children: it gets its own key by the channel, and no other."""
+    """User code runs in this process's children: it gets its own key by the channel, and no
+    other.
+    """
     for name in list(os.environ):
         if name.startswith(PREFIX) and name.endswith(("_KEY", "_PASSWORD")):
             del os.environ[name]
 
 
 def _socket_path(run_dir: Path, framework: str) -> Path:
-    """In the run directory; where that name is too long for a socket, in a short private place that it points to."""
+    """In the run directory; where that name is too long for a socket, in a short private place that
+    it points to.
+    """
     direct = run_dir / f"zygote-{framework}.sock"
     if len(os.fsencode(direct)) <= zygote.SOCKET_PATH_BYTES_MAX:
         return direct

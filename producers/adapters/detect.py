@@ -11,8 +11,15 @@ ADAPTERS = {
     "langgraph": ("producers.adapters.langgraph", "langgraph"),
     "python": ("producers.adapters.python", ""),
 }
-"""Framework → (module with `adapter`, extra that installs what it needs). In the order of detection."""
-MARKS = {"langgraph": "langgraph", "crewai": "crewai", "autogen_agentchat": "autogen", "autogen_core": "autogen"}
+"""Framework → (module with `adapter`, extra that installs what it needs). In the order of
+detection.
+"""
+MARKS = {
+    "langgraph": "langgraph",
+    "crewai": "crewai",
+    "autogen_agentchat": "autogen",
+    "autogen_core": "autogen",
+}
 """Root package of an object's class → framework."""
 
 
@@ -41,7 +48,8 @@ def for_object(target: object, framework: str = "") -> FrameworkAdapter:
             return candidate
     kind = type(target)
     raise BadWorkflow(
-        f"a {kind.__module__}.{kind.__qualname__} cannot be run; expected a LangGraph graph or a function"
+        f"a {kind.__module__}.{kind.__qualname__} cannot be run; "
+        "expected a LangGraph graph or a function"
     )
 
 

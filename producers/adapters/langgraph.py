@@ -1,8 +1,8 @@
 """LangGraph: any compiled or uncompiled graph, or functional-API entrypoint, unmodified.
 
-For the execution the graph's own checkpointer is replaced by one on the execution's log; durability is `sync`.
-Finished super-steps, and finished nodes of an unfinished one, are not run again; an unfinished node starts over
-and gets its finished tool calls and LLM answers from the journal.
+For the execution the graph's own checkpointer is replaced by one on the execution's log; durability
+is `sync`. Finished super-steps, and finished nodes of an unfinished one, are not run again; an
+unfinished node starts over and gets its finished tool calls and LLM answers from the journal.
 """
 
 from __future__ import annotations
@@ -181,7 +181,9 @@ def _outcome(
     output: object,
     tracker: StepTracker,
 ) -> Outcome:
-    """Never by `get_state().next` alone: it is empty while a finished task's writes are not applied yet."""
+    """Never by `get_state().next` alone: it is empty while a finished task's writes are not applied
+    yet.
+    """
     raised = output.get(INTERRUPT) if isinstance(output, dict) else None
     if raised:
         nodes = {item.id: tracker.node_of(task_id) for item, task_id in _pending(saver, config)}
@@ -211,7 +213,9 @@ def _breakpoint(saver: LogSaver, config: dict[str, Any], waiting: tuple[str, ...
 def _at_breakpoint(
     graph: Pregel[Any, Any, Any, Any], saver: LogSaver, config: dict[str, Any], session: Session
 ) -> Interrupted | None:
-    """The breakpoint where the execution still waits: going on would be taken for a person's consent."""
+    """The breakpoint where the execution still waits: going on would be taken for a person's
+    consent.
+    """
     latest = saver.get_tuple(cast("Any", config))
     if latest is None:
         return None

@@ -1,8 +1,11 @@
-"""Two class-level patches of LangGraph's loop, for speed and order; correctness does not rest on them.
+"""Two class-level patches of LangGraph's loop, for speed and order; correctness does not rest on
+them.
 
 1. A loop tells our checkpointer which tasks run beside one that puts its writes.
-2. Writes and checkpoints of our checkpointer are stored on the thread that has them instead of a pool's: `durability`
-   is `sync`, so the thread would only wait, and a checkpoint can then never overtake the writes that it follows from
+2. Writes and checkpoints of our checkpointer are stored on the thread that has them instead of a
+   pool's: `durability`
+   is `sync`, so the thread would only wait, and a checkpoint can then never overtake the writes
+   that it follows from
    (LangGraph issue 8039).
 """
 

@@ -1,7 +1,8 @@
 """Where in a LangGraph execution something happens, under names that stay the same after a resume.
 
-LangGraph's own namespaces carry task ids that differ from process to process. A step key is built from what does not:
-`node#superstep`, `.index` for the copies that `Send` or a task call makes, and `/` into subgraphs.
+LangGraph's own namespaces carry task ids that differ from process to process. A step key is built
+from what does not: `node#superstep`, `.index` for the copies that `Send` or a task call makes, and
+`/` into subgraphs.
 """
 
 from __future__ import annotations
@@ -140,12 +141,18 @@ class StepEvents(BaseCallbackHandler):
         metadata: dict[str, object] | None = None,
         **kwargs: object,
     ) -> None:
-        """A node starts with a chain of its name or with the graph's tag; a subgraph inside it may say so again."""
+        """A node starts with a chain of its name or with the graph's tag; a subgraph inside it may
+        say so again.
+        """
         if metadata is None or TAG_HIDDEN in (tags or ()):
             return
         ns, node = metadata.get("langgraph_checkpoint_ns"), metadata.get("langgraph_node")
         is_tagged = any(tag.startswith(STEP_TAG) for tag in tags or ())
-        if not isinstance(ns, str) or not (is_tagged or kwargs.get("name") == node) or node == START:
+        if (
+            not isinstance(ns, str)
+            or not (is_tagged or kwargs.get("name") == node)
+            or node == START
+        ):
             return
         info = self._tracker.from_metadata(metadata)
         with self._lock:
@@ -183,7 +190,9 @@ class StepEvents(BaseCallbackHandler):
 
 
 def _copy(path: object) -> str:
-    """Which copy of its node a task is: nothing for the only one, `.3`, or `.0.2` for a call within a call."""
+    """Which copy of its node a task is: nothing for the only one, `.3`, or `.0.2` for a call within
+    a call.
+    """
     if not isinstance(path, tuple | list) or not path or path[0] != PUSH:
         return ""
     if isinstance(path[1], int):

@@ -1,11 +1,11 @@
 """A LangGraph checkpointer whose memory is the execution's log.
 
-Everything is kept in memory for LangGraph to read and leaves as records through a `CheckpointLog`, in the order in
-which it happened; the same records, given back, rebuild the memory.
+Everything is kept in memory for LangGraph to read and leaves as records through a `CheckpointLog`,
+in the order in which it happened; the same records, given back, rebuild the memory.
 
-A super-step's last task does not send its writes at once: they leave together with the checkpoint that follows from
-them, as one record (law 4). An input checkpoint leaves with the first record after it: until then nothing follows
-from it that the input alone would not give.
+A super-step's last task does not send its writes at once: they leave together with the checkpoint
+that follows from them, as one record (law 4). An input checkpoint leaves with the first record
+after it: until then nothing follows from it that the input alone would not give.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from langgraph.checkpoint.base import (
     CheckpointMetadata,
     get_checkpoint_id,
 )
-from langgraph.checkpoint.memory import InMemorySaver
 
-from producers.runner.langchain_tools import SERIALIZER
+from producers.adapters.log_memory import LogMemory, Op, Place, place_of
 
-ERROR, INTERRUPT, RESUME, ERROR_SOURCE = "__error__", "__interrupt__", "__resume__", "__error_source_node__"
+ERROR, INTERRUPT, RESUME, ERROR_SOURCE = (
+    "__error__",
+    "__interrupt__",
+    "__resume__",
+    "__error_source_node__",
+)
 _OPTIONS: Final = ormsgpack.OPT_NON_STR_KEYS
-
-Op = tuple[object, ...]
-Place = tuple[str, str, str]
-"""Thread, namespace, checkpoint id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,13 +45,17 @@ class Entry:
     ns: str
     checkpoint_id: str
     step: Mapping[str, object] | None = None
-    """LangGraph's metadata of the task that it completes; none for state that belongs to no single step."""
+    """LangGraph's metadata of the task that it completes; none for state that belongs to no single
+    step.
+    """
     writes: tuple[tuple[str, object], ...] = ()
     """What the task wrote, for people."""
 
 
 class CheckpointLog(Protocol):
-    """Where records go. What `begin` was given stands once `settle` returns; order is the order of `begin`."""
+    """Where records go. What `begin` was given stands once `settle` returns; order is the order of
+    `begin`.
+    """
 
     def begin(self, entry: Entry) -> object: ...
 
@@ -90,15 +94,13 @@ class _Outbox:
     """Super-steps in which a task of LangGraph's own ran, which is no step of the user's."""
 
 
-class LogSaver(InMemorySaver):
+class LogSaver(LogMemory):
     """See the module."""
 
     def __init__(self, log: CheckpointLog) -> None:
-        super().__init__(serde=SERIALIZER)
+        super().__init__()
         self.log = log
         self._outbox = _Outbox()
-        self._marks: set[str] = set()
-        self._changes = 0
 
     def note_task(self, task_id: str, task: Task) -> None:
         """Says what a task is, before its writes come."""
@@ -108,24 +110,26 @@ class LogSaver(InMemorySaver):
         """Rebuilds the memory from records, in log order."""
         for blob in blobs:
             for op in ormsgpack.unpackb(blob, option=_OPTIONS):
-                self._redo(op)
+                self.redo(op)
 
     def has_checkpoint(self, thread_id: str) -> bool:
         """Whether the thread's root graph has state to resume from."""
         return bool(self.storage.get(thread_id, {}).get(""))
 
     def flush(self) -> None:
-        """Sends what is held: the super-step failed or waits, no checkpoint follows. Before any final frame."""
+        """Sends what is held: the super-step failed or waits, no checkpoint follows. Before any
+        final frame.
+        """
         self._settle(self._flushed())
 
     def mark(self, name: str) -> None:
         """Notes something durably, once."""
-        if name not in self._marks:
+        if name not in self.marks:
             self._change(("mark", name))
 
     def is_marked(self, name: str) -> bool:
         """Whether this or an earlier incarnation noted it."""
-        return name in self._marks
+        return name in self.marks
 
     # What LangGraph calls.
 
@@ -182,7 +186,9 @@ class LogSaver(InMemorySaver):
         await asyncio.to_thread(self.delete_thread, thread_id)
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
-        """Forgets what these runs stored. As with every saver, a `DeltaChannel` loses writes of theirs that it needs."""
+        """Forgets what these runs stored. As with every saver, a `DeltaChannel` loses writes of
+        theirs that it needs.
+        """
         self._change(("delete_for_runs", list(run_ids)))
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
@@ -198,7 +204,9 @@ class LogSaver(InMemorySaver):
         await asyncio.to_thread(self.copy_thread, source_thread_id, target_thread_id)
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        """Drops all but the latest checkpoint of each namespace (`delete`: all); delta channels keep their history."""
+        """Drops all but the latest checkpoint of each namespace (`delete`: all); delta channels
+        keep their history.
+        """
         if strategy not in {"keep_latest", "delete", "delete_all"}:
             raise ValueError(f"unknown strategy {strategy!r}; there is keep_latest and delete")
         self._change(("prune", list(thread_ids), strategy))
@@ -218,8 +226,8 @@ class LogSaver(InMemorySaver):
     ) -> tuple[RunnableConfig, object]:
         with self._outbox.lock:
             stored = super().put(config, checkpoint, metadata, new_versions)
-            thread_id, ns, checkpoint_id = _place(stored)
-            op = self._checkpoint_op((thread_id, ns, checkpoint_id), checkpoint, new_versions)
+            thread_id, ns, checkpoint_id = place_of(stored)
+            op = self.checkpoint_op((thread_id, ns, checkpoint_id), new_versions)
             parent = get_checkpoint_id(config) or ""
             held = self._outbox.held.pop((thread_id, ns, parent), None)
             is_hidden = (thread_id, ns, parent) in self._outbox.hidden
@@ -240,10 +248,11 @@ class LogSaver(InMemorySaver):
             super().put_writes(config, writes, task_id, task_path)
             task = self._outbox.tasks.pop(task_id, None)
             channels = {channel for channel, _ in writes}
-            place = _place(config)
-            op = self._writes_op(place, task_id)
+            place = place_of(config)
+            op = self.writes_op(place, task_id)
             if ERROR in channels and ERROR_SOURCE not in channels:
-                # A failed task runs again on a resume; its failure is on the log as an event of its own.
+                # A failed task runs again on a resume; its failure is on the log as an event of its
+                # own.
                 self._outbox.prefix.append(op)
                 return None
             if task is None or channels & {INTERRUPT, ERROR} or channels <= {RESUME}:
@@ -259,7 +268,9 @@ class LogSaver(InMemorySaver):
             return self._send(held, [], place[1], place[2])
 
     def _send(self, held: _Held | None, ops: list[Op], ns: str, checkpoint_id: str) -> object:
-        """Hands everything that has happened so far to the log, as one record. Under the lock: order is the point."""
+        """Hands everything that has happened so far to the log, as one record. Under the lock:
+        order is the point.
+        """
         record = [*self._outbox.prefix, *([held.op] if held else ()), *ops]
         self._outbox.prefix.clear()
         blob = ormsgpack.packb(record, option=_OPTIONS)
@@ -267,7 +278,8 @@ class LogSaver(InMemorySaver):
             Entry(
                 blob=blob,
                 ns=ns,
-                # A task may wait more than once under one checkpoint: its records are told apart by content.
+                # A task may wait more than once under one checkpoint: its records are told apart by
+                # content.
                 checkpoint_id=f"{checkpoint_id}:{crc32(blob):08x}",
                 step=held.step if held else None,
                 writes=held.writes if held else (),
@@ -288,8 +300,8 @@ class LogSaver(InMemorySaver):
 
     def _change(self, op: Op) -> None:
         with self._outbox.lock:
-            self._redo(op)
-            ticket = self._send(None, [op], "", f"{op[0]}:{self._changes}")
+            self.redo(op)
+            ticket = self._send(None, [op], "", f"{op[0]}:{self.redone}")
         self._settle(ticket)
 
     def _settle(self, ticket: object) -> None:
@@ -299,121 +311,3 @@ class LogSaver(InMemorySaver):
     async def _settle_async(self, ticket: object) -> None:
         if ticket is not None:
             await self.log.settle_async(ticket)
-
-    # Operations: what a record consists of.
-
-    def _checkpoint_op(
-        self, place: Place, checkpoint: Checkpoint, new_versions: ChannelVersions
-    ) -> Op:
-        thread_id, ns, checkpoint_id = place
-        stored, metadata, parent = self.storage[thread_id][ns][checkpoint_id]
-        blobs = [
-            (channel, version, *self.blobs[(thread_id, ns, channel, version)])
-            for channel, version in new_versions.items()
-        ]
-        return ("checkpoint", thread_id, ns, checkpoint_id, parent, stored, metadata, blobs)
-
-    def _writes_op(self, place: Place, task_id: str) -> Op:
-        """All that is stored of the task: a record replaces what an earlier one said of it."""
-        writes = [
-            (index, channel, *value, path)
-            for (owner, index), (_, channel, value, path) in self.writes[place].items()
-            if owner == task_id
-        ]
-        return ("writes", *place, task_id, writes)
-
-    def _redo(self, op: Sequence[Any]) -> None:
-        self._changes += 1
-        match op[0]:
-            case "checkpoint":
-                _, thread_id, ns, checkpoint_id, parent, stored, metadata, blobs = op
-                self.storage[thread_id][ns][checkpoint_id] = (tuple(stored), tuple(metadata), parent)
-                for channel, version, kind, data in blobs:
-                    self.blobs[(thread_id, ns, channel, version)] = (kind, data)
-            case "writes":
-                _, thread_id, ns, checkpoint_id, task_id, writes = op
-                place = (thread_id, ns, checkpoint_id)
-                for index, channel, kind, data, path in writes:
-                    self.writes[place][(task_id, index)] = (task_id, channel, (kind, data), path)
-            case "mark":
-                self._marks.add(op[1])
-            case "delete_thread":
-                super().delete_thread(op[1])
-            case "delete_for_runs":
-                self._forget_runs(set(op[1]))
-            case "copy_thread":
-                self._copy(op[1], op[2])
-            case "prune":
-                for thread_id in op[1]:
-                    self._prune(thread_id, op[2])
-            case unknown:
-                raise ValueError(f"unknown operation {unknown!r} in a record")
-
-    def _forget_runs(self, run_ids: set[str]) -> None:
-        for thread_id, spaces in self.storage.items():
-            for ns, checkpoints in spaces.items():
-                for checkpoint_id in list(checkpoints):
-                    metadata = self.serde.loads_typed(checkpoints[checkpoint_id][1])
-                    if metadata.get("run_id") in run_ids:
-                        self._forget((thread_id, ns, checkpoint_id))
-        self._drop_unused_blobs()
-
-    def _copy(self, source: str, target: str) -> None:
-        for ns, checkpoints in list(self.storage.get(source, {}).items()):
-            self.storage[target][ns].update(checkpoints)
-        for (thread_id, ns, checkpoint_id), writes in list(self.writes.items()):
-            if thread_id == source:
-                self.writes[(target, ns, checkpoint_id)].update(writes)
-        for (thread_id, ns, channel, version), blob in list(self.blobs.items()):
-            if thread_id == source:
-                self.blobs[(target, ns, channel, version)] = blob
-
-    def _prune(self, thread_id: str, strategy: str) -> None:
-        if strategy != "keep_latest":
-            super().delete_thread(thread_id)
-            return
-        for ns, checkpoints in self.storage.get(thread_id, {}).items():
-            keep = self._chain((thread_id, ns, max(checkpoints))) if checkpoints else set()
-            for checkpoint_id in list(checkpoints):
-                if checkpoint_id not in keep:
-                    self._forget((thread_id, ns, checkpoint_id))
-        self._drop_unused_blobs()
-
-    def _chain(self, place: Place) -> set[str]:
-        """The checkpoint, and the ancestors that its delta channels are rebuilt from."""
-        thread_id, ns, checkpoint_id = place
-        checkpoints = self.storage[thread_id][ns]
-        keep = {checkpoint_id}
-        metadata = self.serde.loads_typed(checkpoints[checkpoint_id][1])
-        missing = set(metadata.get("counters_since_delta_snapshot") or ())
-        parent = checkpoints[checkpoint_id][2]
-        while missing and parent is not None and parent in checkpoints:
-            keep.add(parent)
-            stored = self.serde.loads_typed(checkpoints[parent][0])
-            missing -= self._load_blobs(thread_id, ns, stored["channel_versions"]).keys()
-            parent = checkpoints[parent][2]
-        return keep
-
-    def _forget(self, place: Place) -> None:
-        thread_id, ns, checkpoint_id = place
-        self.storage[thread_id][ns].pop(checkpoint_id, None)
-        self.writes.pop(place, None)
-
-    def _drop_unused_blobs(self) -> None:
-        used: set[tuple[str, str, str, str | int | float]] = set()
-        for thread_id, spaces in self.storage.items():
-            for ns, checkpoints in spaces.items():
-                for stored, _, _ in checkpoints.values():
-                    versions = self.serde.loads_typed(stored)["channel_versions"]
-                    used.update((thread_id, ns, name, version) for name, version in versions.items())
-        for key in [key for key in self.blobs if key not in used]:
-            del self.blobs[key]
-
-
-def _place(config: Mapping[str, Any]) -> Place:
-    configurable = config["configurable"]
-    return (
-        configurable["thread_id"],
-        configurable.get("checkpoint_ns", ""),
-        configurable.get("checkpoint_id") or "",
-    )

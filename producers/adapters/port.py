@@ -1,4 +1,6 @@
-"""What Omium needs from a framework: recognise its objects, run and resume them, and be loaded ahead of time."""
+"""What Omium needs from a framework: recognise its objects, run and resume them, and be loaded
+ahead of time.
+"""
 
 from __future__ import annotations
 
@@ -40,21 +42,34 @@ class BadInput(Exception):
 
 
 class FrameworkAdapter(Protocol):
-    """One framework. Everything about a run is on the session: identity, records of earlier incarnations, journal."""
+    """One framework. Everything about a run is on the session: identity, records of earlier
+    incarnations, journal.
+    """
 
     name: str
 
     def preload(self) -> None:
-        """Imports the framework and puts its effects under the journal, in the warm parent; repeatable."""
+        """Imports the framework and puts its effects under the journal, in the warm parent;
+        repeatable.
+        """
+        ...
 
     def rehearse(self) -> None:
-        """Does once, in the warm parent, what would cost every runner time. Leaves no thread behind."""
+        """Does once, in the warm parent, what would cost every runner time. Leaves no thread
+        behind.
+        """
+        ...
 
     def detect(self, target: object) -> bool:
         """Whether the object is one of this framework's."""
+        ...
 
     def run(self, target: object, inputs: object, session: Session) -> Outcome:
-        """Runs or resumes the object to its end. Raises what the user's code raises, or an `Unwind`."""
+        """Runs or resumes the object to its end. Raises what the user's code raises, or an
+        `Unwind`.
+        """
+        ...
 
     def describe(self, target: object) -> Mapping[str, object]:
         """What is to be seen of the object before it runs: its steps, agents and tools."""
+        ...

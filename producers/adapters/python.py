@@ -1,4 +1,6 @@
-"""Plain Python: a function, sync or async, called with the input as keyword arguments. The whole function is one step."""
+"""Plain Python: a function, sync or async, called with the input as keyword arguments. The whole
+function is one step.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,10 @@ class PythonAdapter:
     def describe(self, target: object) -> Mapping[str, object]:
         """The function's parameters."""
         signature = inspect.signature(cast("Callable[..., object]", target))
-        return {"steps": [_name(target)], "parameters": [str(p) for p in signature.parameters.values()]}
+        return {
+            "steps": [_name(target)],
+            "parameters": [str(p) for p in signature.parameters.values()],
+        }
 
     def run(self, target: object, inputs: object, session: Session) -> Outcome:
         """Calls the function."""
@@ -82,7 +87,9 @@ def _arguments(function: Callable[..., object], inputs: object) -> dict[str, obj
     try:
         inspect.signature(function).bind(**inputs)
     except TypeError as error:
-        raise BadInput(f"the input does not fit {_name(function)}{inspect.signature(function)}: {error}") from None
+        raise BadInput(
+            f"the input does not fit {_name(function)}{inspect.signature(function)}: {error}"
+        ) from None
     return inputs
 
 

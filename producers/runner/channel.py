@@ -1,4 +1,6 @@
-"""The runner's end of the socket: one round trip per awaited frame, on the calling thread where possible."""
+"""The runner's end of the socket: one round trip per awaited frame, on the calling thread where
+possible.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,8 @@ class Ticket:
 class RunnerChannel:
     """Sends frames and waits for replies, from any thread.
 
-    Leader and follower: of the waiting threads one reads the socket, the others sleep; whoever leaves wakes the next.
+    Leader and follower: of the waiting threads one reads the socket, the others sleep; whoever
+    leaves wakes the others.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -65,7 +68,9 @@ class RunnerChannel:
             raise ChannelClosed(str(error)) from error
 
     def begin(self, kind: str, header: Header, blob: bytes = b"") -> Ticket:
-        """Sends an awaited frame; the ticket is for `wait` or `wait_async`. Frames leave in the order of `begin`."""
+        """Sends an awaited frame; the ticket is for `wait` or `wait_async`. Frames leave in the
+        order of `begin`.
+        """
         ticket = Ticket(next(self._seqs))
         with self._tickets_lock:
             self._tickets[ticket.seq] = ticket
@@ -81,18 +86,24 @@ class RunnerChannel:
         return await self.wait_async(self.begin(kind, header, blob))
 
     def wait(self, ticket: Ticket) -> Frame:
-        """The reply, however long it takes: the worker and the deadline end a wait, not a timer here."""
+        """The reply, however long it takes: the worker and the deadline end a wait, not a timer
+        here.
+        """
         reply = self._wait(ticket, None)
         assert reply is not None
         return reply
 
     async def wait_async(self, ticket: Ticket) -> Frame:
-        """The reply; holds the event loop for 5 ms at most, since a usual reply comes in less than a hand-over costs."""
+        """The reply; holds the event loop for 5 ms at most, since a usual reply comes in less than
+        a hand-over costs.
+        """
         reply = self._wait(ticket, BLOCK_LOOP_S)
         return reply if reply is not None else await asyncio.to_thread(self.wait, ticket)
 
     def receive(self) -> Frame:
-        """The next frame that is no reply. Only for a thread that is alone, before or after an execution."""
+        """The next frame that is no reply. Only for a thread that is alone, before or after an
+        execution.
+        """
         with self._read_lock:
             while not self._inbox:
                 self._read()
@@ -144,7 +155,9 @@ class RunnerChannel:
             self._inbox.append(frame)
 
     def _wake_others(self, leaving: Ticket) -> None:
-        """Wakes every sleeping waiter: one becomes the next reader. Waking one could wake a coroutine that is no more."""
+        """Wakes every sleeping waiter: one becomes the next reader. Waking one could wake a
+        coroutine that is no more.
+        """
         if not self._tickets:
             return
         with self._tickets_lock:

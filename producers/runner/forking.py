@@ -24,7 +24,8 @@ class ForkFailed(RuntimeError):
 def socket_path(run_dir: Path, framework: str) -> Path:
     """Where the framework's zygote listens.
 
-    Unix sockets have short names: if the run directory's is too long, it names the place in a `.path` file.
+    Unix sockets have short names: where the run directory's is too long,
+    a `.path` file names the place.
     """
     direct = run_dir / f"zygote-{framework}.sock"
     if len(os.fsencode(direct)) <= SOCKET_PATH_BYTES_MAX:
@@ -43,7 +44,9 @@ class Runner:
     watch: socket.socket
 
     async def ended(self) -> int | None:
-        """Its exit status once it and its process group are gone; negative: the signal. None: the zygote died."""
+        """Its exit status once it and its process group are gone; negative: the signal. None: the
+        zygote died.
+        """
         loop = asyncio.get_running_loop()
         line = await _line(loop, self.watch)
         if not line:
@@ -82,7 +85,9 @@ async def fork_runner(path: Path) -> Runner:
 
 
 async def _line(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> bytes:
-    """One line, read byte by byte: the next one belongs to another reader. Lines are some 30 bytes."""
+    """One line, read byte by byte: the next one belongs to another reader. Lines are some 30
+    bytes.
+    """
     line = bytearray()
     while len(line) < LINE_BYTES_MAX:
         byte = await loop.sock_recv(sock, 1)

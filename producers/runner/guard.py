@@ -9,15 +9,19 @@ import threading
 from typing import Final
 
 WINDOW_S: Final = 20.0
-"""W: a runner that was stopped longer is killed by the kernel before it executes another instruction."""
+"""W: a runner that was stopped longer is killed by the kernel before it executes another
+instruction.
+"""
 HEARTBEAT_S: Final = 5.0
 ORPHANED_EXIT: Final = 70
 
 
 def start(channel_fd: int) -> None:
-    """Watches from a thread of its own; ends the process at the socket's end, or through the kernel's timer.
+    """Watches from a thread of its own; ends the process at the socket's end, or through the
+    kernel's timer.
 
-    The default action of SIGALRM terminates. A runner whose C code holds the interpreter longer than W dies as well.
+    The default action of SIGALRM terminates. A runner whose C code holds the interpreter longer
+    than W dies as well.
     """
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     arm()

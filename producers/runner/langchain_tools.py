@@ -21,17 +21,23 @@ KEY_PARAMETER = "idempotency_key"
 _MARK = "_omium_patched"
 
 SERIALIZER = JsonPlusSerializer(pickle_fallback=False, allowed_msgpack_modules=True)
-"""Results and framework state as msgpack; never pickle. What it revives comes from the execution's own log."""
+"""Results and framework state as msgpack; never pickle. What it revives comes from the execution's
+own log.
+"""
 
 
 def patch() -> None:
-    """Puts every LangChain tool of this process under the journal; a second call changes nothing."""
+    """Puts every LangChain tool of this process under the journal; a second call changes
+    nothing.
+    """
     if getattr(BaseTool.run, _MARK, False):
         return
     run, arun = BaseTool.run, BaseTool.arun
 
     @wraps(run)
-    def journaled_run(self: BaseTool, tool_input: object, *args: object, **kwargs: object) -> object:
+    def journaled_run(
+        self: BaseTool, tool_input: object, *args: object, **kwargs: object
+    ) -> object:
         session = sessions.current()
         plain = cast("Callable[..., object]", run)
         if session is None:
@@ -72,7 +78,9 @@ def _request(tool: BaseTool, tool_input: object, session: Session) -> ToolReques
 
 
 def _visible(tool: BaseTool, tool_input: object) -> object:
-    """The arguments without injected ones, which hold state whose ids differ from process to process."""
+    """The arguments without injected ones, which hold state whose ids differ from process to
+    process.
+    """
     if not isinstance(tool_input, dict):
         return tool_input
     visible = tool._filter_injected_args(tool_input)
@@ -86,7 +94,9 @@ def _function(tool: BaseTool) -> Callable[..., object] | None:
 
 
 def _with_key(tool: BaseTool, tool_input: object) -> object:
-    """The input with the call's key, where the tool has a parameter for it and the caller gave none."""
+    """The input with the call's key, where the tool has a parameter for it and the caller gave
+    none.
+    """
     if not isinstance(tool_input, Mapping) or KEY_PARAMETER in tool_input:
         return tool_input
     function = _function(tool) or tool._run
@@ -98,7 +108,9 @@ def _with_key(tool: BaseTool, tool_input: object) -> object:
 
 
 def _reconciler(tool: BaseTool, session: Session) -> Reconciler | None:
-    """The function that knows whether a call happened: declared by name, or found beside the tool."""
+    """The function that knows whether a call happened: declared by name, or found beside the
+    tool.
+    """
     tools = session.options.get("tools")
     declared = tools.get(tool.name) if isinstance(tools, Mapping) else None
     named = declared.get("reconcile") if isinstance(declared, Mapping) else None

@@ -1,8 +1,10 @@
-"""LLM calls under the journal, by a class-level patch of httpx's (and httpx2's) `Client.send` and `AsyncClient.send`.
+"""LLM calls under the journal, by a class-level patch of httpx's (and httpx2's) `Client.send` and
+`AsyncClient.send`.
 
-Every OpenAI- or Anthropic-shaped POST is announced, carries the call's id as `Idempotency-Key` and goes to the gateway,
-which holds the answer: a resumed execution sends the same key and gets the recorded answer. While the gateway restarts,
-the call is repeated under its key for up to two minutes.
+Every OpenAI- or Anthropic-shaped POST is announced, carries the call's id as `Idempotency-Key` and
+goes to the gateway, which holds the answer: a resumed execution sends the same key and gets the
+recorded answer. While the gateway restarts, the call is repeated under its key for up to two
+minutes.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 from urllib.parse import urlsplit
 
 import orjson
@@ -37,8 +39,10 @@ BACKOFF_FIRST_S: Final = 0.1
 BACKOFF_MAX_S: Final = 2.0
 _MARK: Final = "_omium_patched"
 
-_last_calls: ContextVar[Mapping[str, int]] = ContextVar("omium_last_llm_calls", default={})
-"""Request → its latest ordinal in this thread or task: an SDK's own retry is the same call again."""
+_last_calls: ContextVar[Mapping[str, int] | None] = ContextVar("omium_last_calls", default=None)
+"""Request → its latest ordinal in this thread or task: an SDK's own retry is the same call
+again.
+"""
 
 
 class HttpModule(Protocol):
@@ -65,21 +69,22 @@ def patch() -> None:
     """Puts every httpx client of this process under the journal; a second call changes nothing."""
     for name in ("httpx", "httpx2"):
         try:
-            module = importlib.import_module(name)
+            module = cast("HttpModule", importlib.import_module(name))
         except ImportError:
             continue
         if not getattr(module.Client.send, _MARK, False):
-            _patch_sync(module)  # type: ignore[arg-type]  # A module satisfies the protocol.
-            _patch_async(module)  # type: ignore[arg-type]
+            _patch_sync(module)
+            _patch_async(module)
 
 
 def _patch_sync(module: HttpModule) -> None:
     send: Callable[..., httpx.Response] = module.Client.send
-    replay = type("SyncReplay", (SyncReplayStream, module.SyncByteStream), {})
+    base = module.SyncByteStream
+    replay = cast("Callable[..., Any]", type("SyncReplay", (SyncReplayStream, base), {}))
 
     @wraps(send)
     def journaled(
-        self: httpx.Client, request: httpx.Request, *, stream: bool = False, **kwargs: object
+        self: httpx.Client, request: httpx.Request, *, stream: bool = False, **kwargs: Any
     ) -> httpx.Response:
         session = sessions.current()
         if session is None or not is_llm(request, session):
@@ -100,11 +105,12 @@ def _patch_sync(module: HttpModule) -> None:
 
 def _patch_async(module: HttpModule) -> None:
     send: Callable[..., Awaitable[httpx.Response]] = module.AsyncClient.send
-    replay = type("AsyncReplay", (AsyncReplayStream, module.AsyncByteStream), {})
+    base = module.AsyncByteStream
+    replay = cast("Callable[..., Any]", type("AsyncReplay", (AsyncReplayStream, base), {}))
 
     @wraps(send)
     async def journaled(
-        self: httpx.AsyncClient, request: httpx.Request, *, stream: bool = False, **kwargs: object
+        self: httpx.AsyncClient, request: httpx.Request, *, stream: bool = False, **kwargs: Any
     ) -> httpx.Response:
         session = sessions.current()
         if session is None or not is_llm(request, session):
@@ -170,7 +176,7 @@ def check(reply: Frame, session: Session) -> None:
 
 
 def _ordinal(session: Session, request: httpx.Request, remembered: str, digest: str) -> int:
-    last = _last_calls.get()
+    last = _last_calls.get() or {}
     is_retry = request.headers.get("x-stainless-retry-count", "0") != "0"
     if is_retry and remembered in last:
         return last[remembered]
@@ -236,7 +242,9 @@ async def _send_async(
 
 
 def _rides_out(error: Exception, latest_s: float) -> bool:
-    """Whether the gateway may be back soon. The user's own time-outs are the user's to see, except on connecting."""
+    """Whether the gateway may be back soon. The user's own time-outs are the user's to see, except
+    on connecting.
+    """
     name = type(error).__name__
     is_users_timeout = name.endswith("Timeout") and name != "ConnectTimeout"
     return not is_users_timeout and not _is_late(latest_s)

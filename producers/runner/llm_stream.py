@@ -1,4 +1,6 @@
-"""Streamed answers that survive a break: the call is repeated under its key and the delivered part is skipped."""
+"""Streamed answers that survive a break: the call is repeated under its key and the delivered part
+is skipped.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ class _Delivered:
         self.breaks = 0
 
     def fresh(self, chunk: bytes) -> bytes | None:
-        """The part of the chunk that is new; None when a repetition differs from what was delivered."""
+        """The part of the chunk that is new; None when a repetition differs from what was
+        delivered.
+        """
         repeated = min(len(self.bytes) - self.position, len(chunk))
         if self.bytes[self.position : self.position + repeated] != chunk[:repeated]:
             return None

@@ -15,7 +15,9 @@ class BadWorkflow(Exception):
 
 
 def load(entrypoint: str) -> object:
-    """The object that the entrypoint names; raises `BadWorkflow`, or whatever the user's module raises."""
+    """The object that the entrypoint names; raises `BadWorkflow`, or whatever the user's module
+    raises.
+    """
     place, colon, attribute = entrypoint.rpartition(":")
     if not colon or not place or not attribute:
         raise BadWorkflow(f"entrypoint {entrypoint!r} is not `file.py:attr` or `module:attr`")
@@ -23,7 +25,9 @@ def load(entrypoint: str) -> object:
     found: object = module
     for part in attribute.split("."):
         if not hasattr(found, part):
-            known = ", ".join(sorted(name for name in vars(module) if not name.startswith("_"))[:20])
+            known = ", ".join(
+                sorted(name for name in vars(module) if not name.startswith("_"))[:20]
+            )
             raise BadWorkflow(f"{place} has no {attribute!r}; it has {known or 'nothing public'}")
         found = getattr(found, part)
     return found
@@ -61,7 +65,8 @@ def _from_file(path: Path) -> ModuleType:
 
 
 def module_name(path: Path) -> str:
-    """The module's natural name where it is free, so that its neighbours can import it; else one of its own.
+    """The module's natural name where it is free, so that its neighbours can import it; else one of
+    its own.
 
     The same in every process: framework state on the log names classes by module.
     """

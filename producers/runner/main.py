@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import time
+import traceback
 from collections.abc import MutableMapping
 from contextvars import copy_context
 from typing import Final, cast
@@ -170,7 +171,9 @@ def _error_class(error: BaseException) -> str:
 
 
 def prepare_environment(start: StartHeader, environment: MutableMapping[str, str]) -> None:
-    """Points every SDK at the gateway. Before user code is imported: clients read this when they are made."""
+    """Points every SDK at the gateway. Before user code is imported: clients read this when they
+    are made.
+    """
     gateway = start["gateway_url"].rstrip("/")
     environment.update(QUIET_ENVIRONMENT)
     environment.update(
@@ -190,7 +193,7 @@ def run_forked(channel_fd: int, environment: MutableMapping[str, str]) -> int:
     try:
         status = serve(sock, environment)
     except BaseException:
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]  # Inside an except block it is complete.
+        traceback.print_exc()
         status = 1
     deadline_s = time.monotonic() + 2.0
     while time.monotonic() < deadline_s:

@@ -1,9 +1,10 @@
-"""Frames between a worker and its runner: `u32 length | u32 header length | header JSON | blob`, big-endian.
+"""Frames between a worker and its runner: `u32 length | u32 header length | header JSON | blob`,
+big-endian.
 
-Worker → runner: `start`, `record` × n, `go`, `reply`, `cancel`, `stop`.
-Runner → worker: `ready`, `step_started`, `token` (not awaited); `step_completed`, `step_failed`, `checkpoint`,
-`tool_intended`, `tool_completed`, `tool_failed`, `llm_intended` (awaited: they carry `seq`); and exactly one of
-`interrupted`, `finished`, `failed`, `suspended` at the end of an execution.
+Worker → runner: `start`, `record` × n, `go`, `reply`, `cancel`, `stop`. Runner → worker: `ready`,
+`step_started`, `token` (not awaited); `step_completed`, `step_failed`, `checkpoint`,
+`tool_intended`, `tool_completed`, `tool_failed`, `llm_intended` (awaited: they carry `seq`); and
+exactly one of `interrupted`, `finished`, `failed`, `suspended` at the end of an execution.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ class Frame:
 
 
 class StartHeader(TypedDict):
-    """What the worker says to begin or resume an execution; `records` `record` frames and `go` follow."""
+    """What the worker says to begin or resume an execution; `records` `record` frames and `go`
+    follow.
+    """
 
     execution_id: str
     tenant: str
@@ -97,7 +100,9 @@ class FrameDecoder:
         self._buffer = bytearray()
 
     def feed(self, data: bytes | memoryview) -> list[Frame]:
-        """The frames that `data` completes, in order; raises `FrameError` on anything else than frames."""
+        """The frames that `data` completes, in order; raises `FrameError` on anything else than
+        frames.
+        """
         buffer = self._buffer
         buffer += data
         frames: list[Frame] = []

@@ -1,4 +1,6 @@
-"""What a warm parent does once so that no forked runner has to: lazy imports, caches, the TLS certificate store."""
+"""What a warm parent does once so that no forked runner has to: lazy imports, caches, the TLS
+certificate store.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def sdk() -> None:
     http = _http_of(openai)
     body = json.dumps(_ANSWER).encode()
     transport = http.MockTransport(
-        lambda request: http.Response(200, content=body, headers={"content-type": "application/json"})
+        lambda request: http.Response(
+            200, content=body, headers={"content-type": "application/json"}
+        )
     )
     messages = [{"role": "user", "content": "rehearsal"}]
     with openai.OpenAI(api_key="none", http_client=http.Client(transport=transport)) as client:
@@ -53,6 +57,7 @@ def langgraph() -> None:
     from langchain_core.tools import tool
     from langchain_openai import ChatOpenAI
     from langgraph.graph import END, START, StateGraph
+    from pydantic import SecretStr
 
     from producers.adapters.log_saver import Entry, LogSaver
 
@@ -77,10 +82,14 @@ def langgraph() -> None:
     http = _http_of(openai)
     body = json.dumps(_ANSWER).encode()
     transport = http.MockTransport(
-        lambda request: http.Response(200, content=body, headers={"content-type": "application/json"})
+        lambda request: http.Response(
+            200, content=body, headers={"content-type": "application/json"}
+        )
     )
     model = ChatOpenAI(
-        model="rehearsal", api_key="none", http_client=http.Client(transport=transport)  # type: ignore[arg-type]
+        model="rehearsal",
+        api_key=SecretStr("none"),
+        http_client=http.Client(transport=transport),
     )
 
     def ask(state: State) -> State:
@@ -101,7 +110,9 @@ def langgraph() -> None:
 
 
 def share_certificates() -> None:
-    """One default TLS context for all clients of a process and its children: reading the store costs 20 ms."""
+    """One default TLS context for all clients of a process and its children: reading the store
+    costs 20 ms.
+    """
     for name in ("httpx", "httpx2"):
         try:
             module = importlib.import_module(f"{name}._transports.default")

@@ -1,4 +1,6 @@
-"""What a reused runner puts back between two executions. Globals of the user's modules stay: that is said in the docs."""
+"""What a reused runner puts back between two executions. Globals of the user's modules stay: that
+is said in the docs.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """One execution inside a runner: who asks before every effect, and under which name.
 
-The worker holds the journal; this side only counts repetitions, keeps the lease rule and unwinds when told to.
+The worker holds the journal; this side only counts repetitions, keeps the lease rule and unwinds
+when told to.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from producers.runner.signals import Cancelled, EffectDenied, Suspended, Unwind
 from streams.messages import event_id
 
 LEASE_S: Final = 5.0
-"""An effect starts only within this time of sending its intent (SPINE rule 1); later the intent is sent again."""
+"""An effect starts only within this time of sending its intent (SPINE rule 1); later the intent is
+sent again.
+"""
 INTENTS_MAX: Final = 100
 """How often one intent is sent again before the runner gives up: a worker that slow is no owner."""
 
@@ -107,7 +110,9 @@ class Session:
         self.channel.send(kind, header, blob)
 
     def begin(self, kind: str, header: Header, blob: bytes = b"") -> Ticket:
-        """Sends an awaited report of what happened: it did happen, even if the execution must stop now."""
+        """Sends an awaited report of what happened: it did happen, even if the execution must stop
+        now.
+        """
         return self.channel.begin(kind, header, blob)
 
     def settle(self, ticket: Ticket) -> Frame:

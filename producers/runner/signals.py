@@ -1,4 +1,6 @@
-"""What unwinds a runner. They derive from `BaseException`, so that `except Exception` in user code lets them pass."""
+"""What unwinds a runner. They derive from `BaseException`, so that `except Exception` in user code
+lets them pass.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +30,15 @@ class RecordedEffectError(RuntimeError):
 
 
 class UnrecordableResult(TypeError):
-    """A tool returned something that cannot be written to the journal, so it could never be given back."""
+    """A tool returned something that cannot be written to the journal, so it could never be given
+    back.
+    """
 
 
 def raise_recorded(error_type: str, message: str) -> None:
-    """Raises the error that was recorded: of its own type where that is loaded and takes one message."""
+    """Raises the error that was recorded: of its own type where that is loaded and takes one
+    message.
+    """
     import sys
 
     module, _, name = error_type.rpartition(".")
@@ -51,4 +57,8 @@ def raise_recorded(error_type: str, message: str) -> None:
 def type_name(error: BaseException | type[BaseException]) -> str:
     """`module.Class`, or the bare class name of a built-in."""
     kind = error if isinstance(error, type) else type(error)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return (
+        kind.__qualname__
+        if kind.__module__ == "builtins"
+        else f"{kind.__module__}.{kind.__qualname__}"
+    )

@@ -1,7 +1,8 @@
 """One tool call under the journal: intent, decision, act, outcome; the same for every framework.
 
-`go` runs the tool; `recorded` gives back what it returned or raised; `reconcile` asks the tool's reconciler whether
-the call of an earlier incarnation happened, and calls the tool again under the same key if it did not or has none.
+`go` runs the tool; `recorded` gives back what it returned or raised; `reconcile` asks the tool's
+reconciler whether the call of an earlier incarnation happened, and calls the tool again under the
+same key if it did not or has none.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from producers.runner.session import Session, StepInfo, denied, is_unwind, reque
 from producers.runner.signals import UnrecordableResult, raise_recorded, type_name
 
 INTERRUPTED: Final = "omium.Interrupted"
-"""Recorded as the failure of a call that an interrupt cut short: a later incarnation calls again, as a new call."""
+"""Recorded as the failure of a call that an interrupt cut short: a later incarnation calls again,
+as a new call.
+"""
 ROUNDS_MAX: Final = 64
 """How many interrupts within one tool call are followed."""
 
@@ -177,7 +180,8 @@ async def _act_async(call: _Call, act: Callable[[], Awaitable[object]]) -> objec
     try:
         result = await act()
     except BaseException as error:
-        # On the thread itself: a cancelled task could not await, and the outcome must stand before it unwinds.
+        # On the thread itself: a cancelled task could not await, and the outcome must stand before
+        # it unwinds.
         call.session.channel.ask(*_failed(call, error))
         raise
     finally:
@@ -202,7 +206,8 @@ def _completed(call: _Call, result: object, resolution: str) -> tuple[str, Heade
         result_type, blob = call.request.codec.dumps_typed(result)
     except Exception as error:
         refusal = UnrecordableResult(
-            f"tool {call.request.tool} returned a {type(result).__qualname__}, which cannot be recorded: {error}"
+            f"tool {call.request.tool} returned a {type(result).__qualname__}, "
+            f"which cannot be recorded: {error}"
         )
         call.session.channel.ask(*_failed(call, refusal))
         raise refusal from error

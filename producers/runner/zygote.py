@@ -1,9 +1,11 @@
-"""The warm parent: has a framework imported and patched, and forks a runner on request in milliseconds.
+"""The warm parent: has a framework imported and patched, and forks a runner on request in
+milliseconds.
 
-Single-threaded, so that forking is safe. One request per connection: a JSON object in one message, with two
-descriptors (the runner's end of the channel, the write end of its output pipe). Answers are JSON lines:
-`{"pid": n}` at once, and `{"pid": n, "status": s}` when the runner has ended, if the connection is still open:
-proof of its death, and of its process group's. Negative `s` is the signal that ended it.
+Single-threaded, so that forking is safe. One request per connection: a JSON object in one message,
+with two descriptors (the runner's end of the channel, the write end of its output pipe). Answers
+are JSON lines: `{"pid": n}` at once, and `{"pid": n, "status": s}` when the runner has ended, if
+the connection is still open: proof of its death, and of its process group's. Negative `s` is the
+signal that ended it.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,7 +78,8 @@ class Zygote:
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._selector.register(self._wake_read, selectors.EVENT_READ)
         gc.collect()
-        # The parent's objects are never looked at again: children would copy the pages of all of them.
+        # The parent's objects are never looked at again: children would copy the pages of all of
+        # them.
         gc.freeze()
         on_ready()
         while not self._is_stopping:
@@ -132,7 +136,10 @@ class Zygote:
         if request is not None and len(client.fds) == FDS_PER_REQUEST:
             self._fork(client)
         elif request is not None or len(client.request) >= REQUEST_BYTES_MAX:
-            _answer(client.connection, {"error": f"expected {FDS_PER_REQUEST} descriptors and one JSON object"})
+            _answer(
+                client.connection,
+                {"error": f"expected {FDS_PER_REQUEST} descriptors and one JSON object"},
+            )
             self._drop(client)
 
     def _fork(self, client: _Client) -> None:
@@ -161,7 +168,8 @@ class Zygote:
                 return
             if ended is None:
                 return
-            # Not yet reaped, so its group id cannot belong to anybody else: what it started goes with it.
+            # Not yet reaped, so its group id cannot belong to anybody else: what it started goes
+            # with it.
             _kill_group(ended.si_pid)
             _, status = os.waitpid(ended.si_pid, 0)
             client = self._children.pop(ended.si_pid, None)
@@ -219,7 +227,7 @@ def _become_runner(
         _only_these(channel, output)
         status = runner(CHANNEL_FD, environment)
     except BaseException:
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]  # Inside an except block it is complete.
+        traceback.print_exc()
         sys.stderr.flush()
     finally:
         os._exit(status)

@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any, TypedDict
 
 import pytest
+from langchain_core.messages import AIMessage, AnyMessage
 from langgraph.channels.delta import DeltaChannel
 from langgraph.checkpoint.conformance import checkpointer_test, validate
 from langgraph.graph import END, START, StateGraph
+from langgraph.graph.message import add_messages
 
 from producers.adapters import langgraph_patches
 from producers.adapters.log_saver import Entry, LogSaver
@@ -69,7 +71,9 @@ async def test_the_checkpointer_conforms_in_base_and_all_extended_capabilities(
     report = await validate(registered)
 
     assert report.passed_all_base()
-    assert {name: (r.passed, r.failures) for name, r in report.results.items() if not r.passed} == {}
+    assert {
+        name: (r.passed, r.failures) for name, r in report.results.items() if not r.passed
+    } == {}
     assert len(report.results) == 8
 
 
@@ -132,7 +136,10 @@ def test_without_the_patches_nothing_is_lost_either(monkeypatch: pytest.MonkeyPa
         again = LogSaver(MemoryLog())
         again.restore(entry.blob for entry in log.entries[:length])
         if again.has_checkpoint("t"):
-            assert graph.compile(checkpointer=again).invoke(None, CONFIG, durability="sync") == expected
+            assert (
+                graph.compile(checkpointer=again).invoke(None, CONFIG, durability="sync")
+                == expected
+            )
 
 
 def test_a_checkpoint_never_overtakes_the_writes_that_it_follows_from() -> None:
@@ -155,6 +162,34 @@ def test_a_checkpoint_never_overtakes_the_writes_that_it_follows_from() -> None:
 
     assert {ident for _, ident in threads} == {threading.get_ident()}
     assert [name for name, _ in threads] == ["put"] + ["put_writes", "put"] * 4
+
+
+class Chat(TypedDict):
+    messages: Annotated[list[AnyMessage], add_messages]
+
+
+def test_the_log_grows_with_the_conversation_and_not_with_its_square() -> None:
+    langgraph_patches.patch()
+
+    def talk(steps: int) -> MemoryLog:
+        builder = StateGraph(Chat)
+        previous = START
+        for index in range(steps):
+            text = f"{index} " + "word " * 200
+            builder.add_node(f"n{index}", lambda state, text=text: {"messages": [AIMessage(text)]})
+            builder.add_edge(previous, f"n{index}")
+            previous = f"n{index}"
+        log = MemoryLog()
+        graph = builder.compile(checkpointer=LogSaver(log))
+        said = graph.invoke({"messages": [("user", "hi")]}, CONFIG, durability="sync")["messages"]
+        assert (
+            builder.compile(checkpointer=rebuilt(log)).get_state(CONFIG).values["messages"] == said
+        )
+        return log
+
+    early, late = (len(talk(steps).entries[-1].blob) for steps in (8, 48))
+
+    assert late < early * 1.6 + 48 * 120, "only the list of versions may grow"
 
 
 def _append(state: list[int], writes: list[list[int]]) -> list[int]:

@@ -1,4 +1,6 @@
-"""A runner killed at any frame: tools ran once, LLM calls kept their keys, every step stands once (laws 3 to 5)."""
+"""A runner killed at any frame: tools ran once, LLM calls kept their keys, every step stands once
+(laws 3 to 5).
+"""
 
 from __future__ import annotations
 
@@ -94,7 +96,9 @@ def test_a_finished_branch_of_a_killed_superstep_is_not_run_again(
 def test_every_graph_shape_survives_a_kill_with_the_same_keys(
     langgraph_zygote: Path, upstream: FakeGateway, tmp_path: Path, graph: str, boundary: int
 ) -> None:
-    inputs: object = [1, 2, 3] if graph == "functional" else {"directory": str(tmp_path), "said": []}
+    inputs: object = (
+        [1, 2, 3] if graph == "functional" else {"directory": str(tmp_path), "said": []}
+    )
     expected = {"nested": 1, "fan": 3, "asynchronous": 2, "functional": 3}[graph]
     worker = TinyWorker(
         zygote=langgraph_zygote,

@@ -54,7 +54,9 @@ def test_answers_reach_the_interrupts_that_asked(worker: TinyWorker, tmp_path: P
     assert (tmp_path / "asked").read_text() == "row\nrow\n"
 
 
-def test_a_resume_without_an_answer_asks_again_and_runs_nothing_finished(worker: TinyWorker) -> None:
+def test_a_resume_without_an_answer_asks_again_and_runs_nothing_finished(
+    worker: TinyWorker,
+) -> None:
     worker.entrypoint = f"{SHAPES}:asking"
     worker.run()
     asked = interrupts(worker)
@@ -92,7 +94,9 @@ def test_a_breakpoint_of_the_users_waits_for_a_yes_even_after_a_crash(worker: Ti
     assert said(worker) == ["draft", "sent"]
 
 
-def test_a_suspended_tool_unwinds_the_graph_and_runs_once_it_is_approved(worker: TinyWorker) -> None:
+def test_a_suspended_tool_unwinds_the_graph_and_runs_once_it_is_approved(
+    worker: TinyWorker,
+) -> None:
     worker.entrypoint = f"{SHAPES}:risking"
     worker.needs_approval = {"risky"}
     worker.run()
@@ -123,7 +127,9 @@ def test_a_retry_policy_makes_attempts(worker: TinyWorker) -> None:
     worker.run()
 
     assert said(worker) == ["at last"]
-    failed = [(f.number("attempt"), f.text("error_type")) for f in worker.log if f.kind == "step_failed"]
+    failed = [
+        (f.number("attempt"), f.text("error_type")) for f in worker.log if f.kind == "step_failed"
+    ]
     assert failed == [(1, "ConnectionError"), (2, "ConnectionError")]
     assert [f.number("attempt") for f in worker.log if f.kind == "step_completed"] == [3]
 
@@ -134,7 +140,11 @@ def test_a_graph_that_raises_fails_with_the_step_and_the_users_line(worker: Tiny
     worker.run()
 
     final = worker.log[-1]
-    assert (final.kind, final.text("error_class"), final.text("step")) == ("failed", "exception", "bad")
+    assert (final.kind, final.text("error_class"), final.text("step")) == (
+        "failed",
+        "exception",
+        "bad",
+    )
     assert final.text("error_type") == "ValueError"
     assert 'raise ValueError("this graph raises")' in final.text("error_trace")
 

@@ -60,7 +60,7 @@ async def test_a_runner_dies_with_its_worker_even_in_the_middle_of_user_code(
 
 
 async def test_a_runner_dies_with_its_zygote(tmp_path: Path) -> None:
-    with zygote(tmp_path) as path:
+    with zygote(tmp_path, "python") as path:
         marker = tmp_path / "pid"
         runner = await started(worker_of(path, "wait", {"path": str(marker)}), marker)
         os.kill(psutil.Process(runner.pid).ppid(), signal.SIGKILL)
@@ -175,7 +175,7 @@ def test_a_zygote_survives_garbage_and_serves_on(langgraph_zygote: Path) -> None
 
 
 async def test_many_forks_leave_no_child_no_descriptor_and_no_memory_behind(tmp_path: Path) -> None:
-    with zygote(tmp_path) as path:
+    with zygote(tmp_path, "python") as path:
 
         async def fork_many(count: int) -> psutil.Process:
             for _ in range(count):

@@ -1,4 +1,6 @@
-"""A worker made for tests: a zygote, a tiny journal in memory, and the choice of when to kill a runner."""
+"""A worker made for tests: a zygote, a tiny journal in memory, and the choice of when to kill a
+runner.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,8 @@ def zygote(directory: Path, framework: str = "langgraph") -> Iterator[Path]:
     code = (
         "import os, sys, pathlib\n"
         "from producers.runner import zygote\n"
-        f"sys.exit(zygote.run(pathlib.Path({str(path)!r}), {framework!r}, os.environ, lambda: print('up', flush=True)))"
+        f"path, framework = pathlib.Path({str(path)!r}), {framework!r}\n"
+        "sys.exit(zygote.run(path, framework, os.environ, lambda: print('up', flush=True)))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
@@ -176,7 +179,11 @@ class TinyWorker:
                 decision, blob = self._decide(frame)
                 reply |= decision
             case "tool_completed" | "tool_failed":
-                self.effects[frame.text("call_id")] |= {**frame.header, "state": frame.kind, "blob": frame.blob}
+                self.effects[frame.text("call_id")] |= {
+                    **frame.header,
+                    "state": frame.kind,
+                    "blob": frame.blob,
+                }
             case "llm_intended":
                 reply["decision"] = "go"
             case _:
@@ -190,14 +197,20 @@ class TinyWorker:
         if frame.text("tool") in self.needs_approval and call_id not in self.approved:
             return {"decision": "suspend", "reason": "approval"}, b""
         if effect is None:
-            self.effects[call_id] = {**frame.header, "state": "intended", "incarnation": self.incarnation}
+            self.effects[call_id] = {
+                **frame.header,
+                "state": "intended",
+                "incarnation": self.incarnation,
+            }
             return {"decision": "go"}, b""
         if effect["state"] == "intended":
             if effect["incarnation"] == self.incarnation:
                 return {"decision": "go"}, b""
             effect["incarnation"] = self.incarnation
             return {"decision": "reconcile" if self.policy == "reconcile" else "go"}, b""
-        known = {name: effect.get(name, "") for name in ("result_type", "error_type", "error_message")}
+        known = {
+            name: effect.get(name, "") for name in ("result_type", "error_type", "error_message")
+        }
         blob = effect["blob"]
         assert isinstance(blob, bytes)
         return {"decision": "recorded", **known}, blob
@@ -261,7 +274,9 @@ class _Chat(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         with self.server.lock:
             self.server.keys.append(self.headers.get("idempotency-key", ""))
-            self.server.seen.append({k.lower(): v for k, v in self.headers.items()} | {"path": self.path})
+            self.server.seen.append(
+                {k.lower(): v for k, v in self.headers.items()} | {"path": self.path}
+            )
             order = self.server.script.pop(0) if self.server.script else None
         if isinstance(order, int) and order > 0:
             self._send(order, b"{}", "application/json")
@@ -274,9 +289,10 @@ class _Chat(BaseHTTPRequestHandler):
                 self._send(200, data, "text/event-stream")
             return
         text = f"answer to {body['messages'][-1]['content']}" if "messages" in body else "x"
+        message = {"role": "assistant", "content": text}
         answer = {
             "id": "c1", "object": "chat.completion", "created": 1, "model": body["model"],
-            "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
+            "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
             "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
         }  # fmt: skip
         self._send(200, json.dumps(answer).encode(), "application/json")
@@ -304,18 +320,24 @@ def _sse(body: dict[str, object]) -> bytes:
     chunks = [
         {
             "id": "c1", "object": "chat.completion.chunk", "created": 1, "model": body["model"],
-            "choices": [{"index": 0, "delta": {"role": "assistant", "content": word}, "finish_reason": None}],
+            "choices": [
+                {"index": 0, "delta": {"role": "assistant", "content": word}, "finish_reason": None}
+            ],
         }
         for word in words
     ]  # fmt: skip
-    return b"".join(b"data: " + json.dumps(c).encode() + b"\n\n" for c in chunks) + b"data: [DONE]\n\n"
+    return (
+        b"".join(b"data: " + json.dumps(c).encode() + b"\n\n" for c in chunks) + b"data: [DONE]\n\n"
+    )
 
 
 @contextmanager
 def fake_gateway() -> Iterator[FakeGateway]:
     """A running fake gateway."""
     server = FakeGateway()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+    )
     thread.start()
     try:
         yield server

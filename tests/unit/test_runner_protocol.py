@@ -18,7 +18,9 @@ headers = st.dictionaries(
     st.one_of(st.none(), st.booleans(), st.integers(-(2**53), 2**53), st.text(max_size=20)),
     max_size=4,
 )
-frames = st.builds(Frame, st.sampled_from(["start", "reply", "token"]), headers, st.binary(max_size=64))
+frames = st.builds(
+    Frame, st.sampled_from(["start", "reply", "token"]), headers, st.binary(max_size=64)
+)
 
 
 @given(st.lists(frames, max_size=6), st.integers(1, 40))
