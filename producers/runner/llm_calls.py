@@ -93,7 +93,10 @@ def _patch_sync(module: HttpModule) -> None:
         call = announce(session, request, module)
         check(session.intend("llm_intended", call.header), session)
         _address(request, call, session)
-        again = lambda: _send(lambda: send(self, request, stream=stream, **kwargs), call)  # noqa: E731
+
+        def again() -> httpx.Response:
+            return _send(lambda: send(self, request, stream=stream, **kwargs), call)
+
         response = again()
         if stream and response.is_success:
             response.stream = replay(response, again, module.TransportError)
@@ -119,7 +122,10 @@ def _patch_async(module: HttpModule) -> None:
         call = announce(session, request, module)
         check(await session.intend_async("llm_intended", call.header), session)
         _address(request, call, session)
-        again = lambda: _send_async(lambda: send(self, request, stream=stream, **kwargs), call)  # noqa: E731
+
+        async def again() -> httpx.Response:
+            return await _send_async(lambda: send(self, request, stream=stream, **kwargs), call)
+
         response = await again()
         if stream and response.is_success:
             response.stream = replay(response, again, module.TransportError)
