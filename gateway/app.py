@@ -1,4 +1,4 @@
-"""The HTTP face as one ASGI app: control plane, data plane, schema registry, live streams and page."""
+"""The HTTP face as one ASGI app: control plane, data plane, registry, live streams and page."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ probes = APIRouter(include_in_schema=False)
 def create_app(
     context: Context, routers: Sequence[APIRouter] = (), routes: Sequence[BaseRoute] = ()
 ) -> FastAPI:
-    """The app over a context. `routers` and `routes` are those of the neighbours: SQL, registry, LLM data plane."""
+    """The app over a context. `routers` and `routes` are those of the neighbours: SQL, registry,
+    LLM data plane.
+    """
     # FastAPI's own docs page loads scripts from elsewhere; ours does not (`/docs`).
     app = FastAPI(
         title="Omium", version=VERSION, docs_url=None, redoc_url=None, strict_content_type=False

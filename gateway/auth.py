@@ -42,7 +42,9 @@ class _Key:
 
 
 class KeyRing:
-    """Every key that counts now: bootstrap keys from the start, issued and revoked ones as the log says."""
+    """Every key that counts now: bootstrap keys from the start, issued and revoked ones as the log
+    says.
+    """
 
     def __init__(self) -> None:
         self._by_sha256: dict[str, _Key] = {}
@@ -67,7 +69,9 @@ class KeyRing:
             self._put(event.key_sha256, principal)
 
     def principal_of(self, key: str) -> Principal | None:
-        """Whose key it is, if anybody's. The dictionary sees only hashes, so its timing tells nothing of keys."""
+        """Whose key it is, if anybody's. The dictionary sees only hashes, so its timing tells
+        nothing of keys.
+        """
         sha256 = hash_of(key)
         found = self._by_sha256.get(sha256)
         if found is None or not hmac.compare_digest(found.sha256, sha256):

@@ -1,4 +1,4 @@
-"""Routes that ask for something: each answer is given once the command stands on the log (law 1)."""
+"""Routes that ask for something: each is answered once its command stands on the log (law 1)."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ SORTED: Final = orjson.OPT_SORT_KEYS
 
 @router.post("/v1/executions", status_code=202, response_model=Accepted)
 async def start(request: Request, body: StartExecutionRequest) -> Response:
-    """Start an execution. Repeated with the same `Idempotency-Key` and body, the answer is the same."""
+    """Start an execution. Repeated with the same `Idempotency-Key` and body, the answer is the
+    same.
+    """
     context = context_of(request)
     who = context.principal(request, "executions")
     key = idempotency_key(request)
@@ -151,7 +153,9 @@ class Asked:
     view: ExecutionView
 
     def frame(self, kind: str) -> Frame:
-        """The command's frame. With an `Idempotency-Key` it is the same command however often it is sent."""
+        """The command's frame. With an `Idempotency-Key` it is the same command however often it is
+        sent.
+        """
         ordinal = self.key or self.context.new_id()
         return {
             "event_id": event_id(self.who.tenant, self.execution_id, "", 0, kind, ordinal),
@@ -202,8 +206,11 @@ def _execution_id(context: Context, who: Principal, key: str) -> ExecutionId:
 
 
 async def _known(context: Context, tenant: str, execution_id: str) -> ExecutionView | None:
-    """The execution that a repeated key names. With the store away an old one cannot be found; its command is then
-    sent again, which changes nothing (the execution id is the same)."""
+    """The execution that a repeated key names.
+
+    With the store away an old one cannot be found; its command is then sent again, which changes
+    nothing: the execution id is the same.
+    """
     try:
         return (await find(context, tenant, execution_id)).view
     except Problem as problem:

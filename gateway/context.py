@@ -1,4 +1,6 @@
-"""What the gateway's routes share: settings, clock, ids, producer, codec, keys, and the views they read."""
+"""What the gateway's routes share: settings, clock, ids, producer, codec, keys, and the views they
+read.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ class Context:
     is_ready: Callable[[], bool]
 
     def principal(self, connection: HTTPConnection, scope: Scope) -> Principal:
-        """Who asks, by the connection's headers; raises the 401 or 403 problem, or 503 before the log was read."""
+        """Who asks, by the connection's headers; raises the 401 or 403 problem, or 503 before the
+        log was read.
+        """
         if not self.is_ready():
             raise Problem(503, "not-ready", "The log is still being read.", retry_after_s=1)
         return authenticate(connection.headers, self.keys, scope)

@@ -1,4 +1,6 @@
-"""A standing event as people and programs read it: one JSON object, the same on SSE, WebSocket and history pages."""
+"""A standing event as people and programs read it: one JSON object, the same on SSE, WebSocket and
+history pages.
+"""
 
 from __future__ import annotations
 

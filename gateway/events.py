@@ -33,7 +33,8 @@ RETRY_MS: Final = 500
 async def execution_events(
     request: Request, execution_id: str, last_event_id: str = "", follow: bool = True
 ) -> Response:
-    """Follow one execution: its events from the first, or after `Last-Event-ID`; `end` closes the stream.
+    """Follow one execution: its events from the first, or after `Last-Event-ID`; `end` closes the
+    stream.
 
     With `follow=false` the stream closes once it has told what is known now.
     """

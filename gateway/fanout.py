@@ -1,7 +1,8 @@
 """Following executions live: what a reader has not had yet, in log order, as it comes.
 
-A follower holds no queue of its own, only how far it has read of entries that all followers share; so a slow one
-costs nothing until the store drops what it has not read, and then it is told so and let go.
+A follower holds no queue of its own, only how far it has read of entries that all followers share;
+so a slow one costs nothing until the store drops what it has not read, and then it is told so and
+let go.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ async def follow(
     *,
     is_live: bool = True,
 ) -> AsyncIterator[list[tuple[Stored, Position]]]:
-    """Yields batches of what lies after `resume`, each event with the position after it; ends when all have ended,
-    or without `is_live` after what is known now.
+    """Yields batches of what lies after `resume`, each event with the position after it; ends when
+    all have ended, or without `is_live` after what is known now.
 
-    `earlier` holds events that are no longer in memory. Raises `Lagged` when the store dropped unread ones.
+    `earlier` holds events that are no longer in memory. Raises `Lagged` when the store dropped
+    unread ones.
     """
     wake = asyncio.Event()
     for entry in entries:
@@ -98,7 +100,7 @@ def _unread(entries: Sequence[Entry], read: list[int]) -> list[Stored]:
 
 
 def _deadline(entries: Sequence[Entry], current: float | None) -> float | None:
-    """When the stream may end: never while one runs, now when all are settled, else a little later."""
+    """When the stream may end: never while one runs, now when all are settled, else a bit later."""
     if not all(entry.view.is_terminal for entry in entries):
         return None
     now = asyncio.get_running_loop().time()

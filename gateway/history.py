@@ -35,7 +35,9 @@ class PastExecution:
 
 
 class History(Protocol):
-    """What the store of past executions answers. Every method raises `Retryable` while the store is away."""
+    """What the store of past executions answers. Every method raises `Retryable` while the store is
+    away.
+    """
 
     async def events(self, tenant: str, execution_id: str) -> Sequence[PastEvent]:
         """All standing events of an execution, in log order per partition."""
@@ -47,7 +49,9 @@ class History(Protocol):
         """The id of the execution that asked a question, empty if there is none."""
 
     async def positions(self) -> dict[Place, Mark]:
-        """The last record of each partition that stands in the store, with the highest claim up to it."""
+        """The last record of each partition that stands in the store, with the highest claim up to
+        it.
+        """
 
     async def executions(
         self,

@@ -1,4 +1,6 @@
-"""API keys: issued, listed and revoked on the control topic. A key is shown once, and stored as its hash only."""
+"""API keys: issued, listed and revoked on the control topic. A key is shown once, and stored as its
+hash only.
+"""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def free_bytes(path: Path) -> int:
 
 
 class DiskGuard:
-    """Refuses new work while the data directory's disk is nearly full; looks at most once a second."""
+    """Refuses new work while the data directory's disk is nearly full; asks once a second."""
 
     def __init__(
         self,
@@ -96,7 +96,9 @@ class Slots:
 
 
 def page_size(text: str | None, *, default: int, page_max: int) -> int:
-    """How many rows a client may have at once; raises the 422 problem for anything but 1 to `page_max`."""
+    """How many rows a client may have at once; raises the 422 problem for anything but 1 to
+    `page_max`.
+    """
     if text is None or text == "":
         return default
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= page_max:

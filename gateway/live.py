@@ -1,4 +1,6 @@
-"""Executions in memory: folded from the log's tail, bounded by bytes and by count, older ones left to ClickHouse."""
+"""Executions in memory: folded from the log's tail, bounded by bytes and by count, older ones left
+to ClickHouse.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +35,13 @@ class Entry:
     has_start: bool = False
     """Whether its first event is here; else the earlier ones stand in ClickHouse only."""
     is_on_log: bool = False
-    """Whether any event of the executions topic is here, rather than a command or an LLM answer alone."""
+    """Whether any event of the executions topic is here, rather than a command or an LLM answer
+    alone.
+    """
     is_command: bool = False
-    """Whether it was seen as a command after this process had started, so that the store cannot know more."""
+    """Whether it was seen as a command after this process had started, so that the store cannot
+    know more.
+    """
     size_bytes: int = ENTRY_BYTES
     waiters: set[asyncio.Event] = field(default_factory=set)
 
@@ -107,7 +113,8 @@ class Live:
     def accept(self, command: StartExecution, *, is_fresh: bool) -> None:
         """Show an execution as queued from the moment its command stands.
 
-        A command from before this process's start is not listed yet: its execution may have ended long ago.
+        A command from before this process's start is not listed yet: its execution may have ended
+        long ago.
         """
         entry = self._entries.get(command.execution_id)
         if entry is None:
@@ -124,7 +131,7 @@ class Live:
         ]
 
     def confirm(self, execution_id: str) -> None:
-        """Show an execution of which only a command speaks: nothing else is known of it anywhere."""
+        """Show an execution of which only a command speaks: nothing else is known of it."""
         entry = self._entries.get(execution_id)
         if entry is not None and not entry.is_command:
             self._count(entry, -1)
@@ -200,7 +207,7 @@ class Live:
 
 
 class Workflows:
-    """Registered workflows: the newest of each name, and every version that this process has seen."""
+    """Registered workflows: the newest of each name, and the versions that this process saw."""
 
     def __init__(self, versions_max: int = 10_000) -> None:
         self._newest: dict[tuple[str, str], WorkflowRegistered] = {}

@@ -1,4 +1,6 @@
-"""Counters and histograms in Prometheus' text format: small, since the gateway needs a dozen series."""
+"""Counters and histograms in Prometheus' text format: small, since the gateway needs a dozen
+series.
+"""
 
 from __future__ import annotations
 

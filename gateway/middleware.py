@@ -14,7 +14,9 @@ UNMATCHED: Final = "unmatched"
 
 
 class BodyLimit:
-    """Refuses bodies over the limit with 413: by their announced length at once, else as soon as they exceed it."""
+    """Refuses bodies over the limit with 413: by their announced length at once, else as soon as
+    they exceed it.
+    """
 
     def __init__(self, app: ASGIApp, bytes_max: int) -> None:
         self._app = app

@@ -10,10 +10,10 @@ from fastapi import APIRouter, Response
 router = APIRouter(include_in_schema=False)
 
 STATIC: Final = Path(__file__).with_name("static")
-# The page shows what agents wrote: scripts come from our files only, and nothing is fetched from elsewhere.
+# The page shows what agents wrote: scripts come from our files only, nothing from elsewhere.
 POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 FILES: Final = {
     "/": ("index.html", "text/html; charset=utf-8"),

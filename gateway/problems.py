@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 `application/problem+json`: what happened, to which field, and which limit it met."""
+"""Errors as RFC 9457 `application/problem+json`: what happened, to which field, which limit."""
 
 from __future__ import annotations
 
@@ -23,10 +23,20 @@ DETAIL_CHARS_MAX: Final = 2000
 """A detail may quote what the client sent; it never grows with it."""
 
 TITLES: Final = {
-    400: "Bad request", 401: "Unauthorized", 403: "Forbidden", 404: "Not found", 405: "Method not allowed",
-    409: "Conflict", 413: "Content too large", 415: "Unsupported media type", 422: "Invalid request",
-    429: "Too many requests", 500: "Internal error", 503: "Service unavailable",
-}  # fmt: skip
+    400: "Bad request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Conflict",
+    413: "Content too large",
+    415: "Unsupported media type",
+    422: "Invalid request",
+    429: "Too many requests",
+    500: "Internal error",
+    503: "Service unavailable",
+    504: "Timeout",
+}
 
 
 class Problem(HTTPException):

@@ -82,7 +82,8 @@ async def list_executions(
 async def get_execution(request: Request, execution_id: str, wait_s: str = "") -> Response:
     """One execution with its steps, calls, cost and approvals.
 
-    With `wait_s` (30 at most) the answer comes when it has ended or waits for a person, or when the time is over.
+    With `wait_s` (30 at most) the answer comes when it has ended or waits for a person, or when the
+    time is over.
     """
     context = context_of(request)
     who = context.principal(request, "executions")
@@ -172,7 +173,9 @@ async def approvals(request: Request, status: str = "pending") -> Response:
 
 @router.get("/v1/incidents", tags=["incidents"])
 async def incidents(request: Request) -> Response:
-    """Incidents. This version records none: failures end executions, recovery comes with a later release."""
+    """Incidents. This version records none: failures end executions, recovery comes with a later
+    release.
+    """
     context_of(request).principal(request, "executions")
     return json_answer({"incidents": [], "next_cursor": None})
 

@@ -1,4 +1,4 @@
-"""One gateway from start to stop: reads the log to where it stood, then serves until told to stop."""
+"""One gateway from start to stop: reads the log to where it stood, then keeps its views fed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ CATCH_UP_S: Final = 600.0
 STORE_WAIT_S: Final = 10.0
 STORE_RETRY_S: Final = 0.25
 UNCONFIRMED_MAX: Final = 2000
-"""Old commands looked up in the store after a start; more than so many can hardly wait unhandled."""
+"""Old commands looked up in the store after a start; more than so many can hardly wait unhandled.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +92,9 @@ class Service:
         await self.context.producer.stop()
 
     async def ready(self) -> None:
-        """Returns once everything that stood on the log at the start was read; raises what made that impossible."""
+        """Returns once everything that stood on the log at the start was read; raises what made
+        that impossible.
+        """
         waiting = asyncio.create_task(self._ready.wait())
         await asyncio.wait({waiting, *self._tasks}, return_when=asyncio.FIRST_EXCEPTION)
         waiting.cancel()
@@ -101,7 +104,8 @@ class Service:
 
     async def _begin(self) -> None:
         context, loop = self.context, asyncio.get_running_loop()
-        # Where the store ends is asked before the log's ends: what lies between is read from the log.
+        # Where the store ends is asked before the log's ends: what lies between is read from the
+        # log.
         starts = await self._restore()
         targets: dict[Place, int] = await loop.run_in_executor(
             None, ends, self._config.kafka, places()
@@ -125,7 +129,9 @@ class Service:
         await self._confirm_old_commands()
 
     async def _restore(self) -> dict[Place, Mark]:
-        """Takes executions that have not ended from the store and returns how far it has come; nothing without it."""
+        """Takes executions that have not ended from the store and returns how far it has come;
+        nothing without it.
+        """
         deadline = asyncio.get_running_loop().time() + STORE_WAIT_S
         while True:
             try:
@@ -148,7 +154,9 @@ class Service:
         return starts
 
     async def _confirm_old_commands(self) -> None:
-        """Decides about executions that only a command from before the start speaks of: waiting still, or long ended."""
+        """Decides about executions that only a command from before the start speaks of: waiting
+        still, or long ended.
+        """
         live = self.context.live
         for tenant, execution_id in live.unconfirmed()[:UNCONFIRMED_MAX]:
             try:

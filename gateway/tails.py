@@ -1,4 +1,6 @@
-"""The gateway's readers: control, executions, LLM answers and commands, folded into the views as they arrive."""
+"""The gateway's readers: control, executions, LLM answers and commands, folded into the views as
+they arrive.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,9 @@ class Reader:
         starts: Mapping[Place, Mark],
         targets: Mapping[Place, int],
     ) -> None:
-        """`starts` names the last record not to be read, with the highest claim up to it; `targets` the ends."""
+        """`starts` names the last record not to be read, with the highest claim up to it; `targets`
+        the ends.
+        """
         self._wire = wire
         self._keys = keys
         self._workflows = workflows
@@ -135,7 +139,7 @@ class Reader:
             log.exception("%s[%s]@%s: cannot be shown", *place, offset)
 
     def _fold(self, place: Place, offset: int, message: Message) -> None:
-        topic, partition = place
+        topic = place[0]
         match message:
             case OwnerClaimed():
                 self._epochs[place] = self._epoch(place).claimed(offset)

@@ -37,7 +37,9 @@ CLOSE_PROBLEM: Final = 4000
 
 @router.websocket("/v1/executions/{execution_id}/stream")
 async def stream(socket: WebSocket, execution_id: str) -> None:
-    """Send the execution's envelopes, take `{"signal": {"name", "payload"}}`; closes 1000 after the end."""
+    """Send the execution's envelopes, take `{"signal": {"name", "payload"}}`; closes 1000 after the
+    end.
+    """
     context = context_of(socket)
     subprotocol = SUBPROTOCOL if SUBPROTOCOL in socket.scope.get("subprotocols", ()) else None
     await socket.accept(subprotocol=subprotocol)
@@ -82,7 +84,7 @@ async def _outward(context: Context, socket: WebSocket, entry: Entry, resume: Po
     try:
         async for batch in follow([entry], resume, await earlier_events(context, entry)):
             for item, position in batch:
-                text = '{"id":"%s",%s' % (position, item.body[1:].decode())
+                text = f'{{"id":"{position}",{item.body[1:].decode()}'
                 await asyncio.wait_for(socket.send_text(text), SEND_TIMEOUT_S)
     except Lagged as error:
         context.metrics.count("omium_gateway_streams_dropped_total")

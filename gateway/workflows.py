@@ -152,7 +152,9 @@ def _registration(
 
 
 def _checked_entrypoint(config: GatewayConfig, entrypoint: str) -> bytes:
-    """What the version depends on beside the definition; raises the problem of an entrypoint that may not run."""
+    """What the version depends on beside the definition; raises the problem of an entrypoint that
+    may not run.
+    """
     place, separator, attribute = entrypoint.rpartition(":")
     if not separator or not _ATTR.fullmatch(attribute):
         raise _bad_entrypoint("entrypoint must be `module:attr` or `/absolute/file.py:attr`.")

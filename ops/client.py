@@ -74,7 +74,7 @@ class Client:
         idempotency_key: str = "",
         is_repeatable: bool = False,
     ) -> Json:
-        """The JSON answer of a POST. Repeated after a lost connection only where that is harmless."""
+        """The JSON answer of a POST; repeated after a lost connection only if that is harmless."""
         return self._asked(
             "POST",
             path,
@@ -88,7 +88,7 @@ class Client:
         return self._asked("DELETE", path, is_repeatable=True)
 
     def follow(self, path: str, position: str = "") -> Iterator[Frame]:
-        """The frames of a stream until its `end`, over any number of connections, each event once."""
+        """The frames of a stream to its `end`, over any number of connections, each event once."""
         outage = Outage(self._ride_out_s, self._say)
         while True:
             try:
@@ -98,7 +98,8 @@ class Client:
                     yield frame
                     if frame.event == "end":
                         return
-                # The gateway closed the stream: it stops, or we were too slow. Come back where we were.
+                # The gateway closed the stream: it stops, or we were too slow. Come back where we
+                # were.
                 outage.wait("the gateway closed the stream")
             except httpx.HTTPError as error:
                 outage.wait(_reason(error))
@@ -147,7 +148,8 @@ class Client:
             except httpx.HTTPError as error:
                 if not is_repeatable:
                     raise CommandError(
-                        f"the gateway did not answer ({_reason(error)}); whether it took the command is not known."
+                        f"the gateway did not answer ({_reason(error)}); "
+                        "whether it took the command is not known."
                     ) from error
                 outage.wait(_reason(error))
                 continue

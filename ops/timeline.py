@@ -15,7 +15,9 @@ QUIET: Final = frozenset({"CheckpointSaved", "LlmCallIntended", "ToolCallIntende
 
 
 class Timeline:
-    """Remembers when the execution began and what its LLM calls cost per step, to tell it beside the step."""
+    """Remembers when the execution began and what its LLM calls cost per step, to tell it beside
+    the step.
+    """
 
     def __init__(self) -> None:
         self._began_ms: int | None = None
@@ -64,21 +66,25 @@ class Timeline:
             case "StepCompleted":
                 return f"✓ {data['step']}{_by(data)}  {_ms(data['duration_ms'])}{self._spent(data)}"
             case "StepFailed":
-                return f"✗ {data['step']}{_by(data)}  {data['error_type']}: {short(data['error_message'])}"
+                return f"✗ {data['step']}{_by(data)}  {_error(data)}"
             case "LlmCallCompleted":
                 return self._llm(data)
             case "LlmCallFailed":
-                return f"    llm   {data['model']} failed: {data['error_class']} {short(data['error_message'])}"
+                what = f"{data['error_class']} {short(data['error_message'])}"
+                return f"    llm   {data['model']} failed: {what}"
             case "ToolCallCompleted":
                 again = ", reconciled" if data["resolution"] == "reconciled" else ""
-                return f"    tool  {data['tool']}  {_ms(data['duration_ms'])}{again}  → {short(data['result'])}"
+                took = f"{_ms(data['duration_ms'])}{again}"
+                return f"    tool  {data['tool']}  {took}  → {short(data['result'])}"
             case "ToolCallFailed":
-                return f"    tool  {data['tool']} failed: {data['error_type']}: {short(data['error_message'])}"
+                return f"    tool  {data['tool']} failed: {_error(data)}"
             case "ApprovalRequested":
                 what = data["tool"] or data["step"]
-                return f"? waits for a person: {data['kind']} {what} {short(data['payload'])}  [{data['approval_id']}]"
+                asked = f"{data['kind']} {what} {short(data['payload'])}"
+                return f"? waits for a person: {asked}  [{data['approval_id']}]"
             case "ApprovalGranted" | "ApprovalDenied":
-                return f"! {event.removeprefix('Approval').lower()}: {data['approval_id']} {data['reason']}"
+                verb = event.removeprefix("Approval").lower()
+                return f"! {verb}: {data['approval_id']} {data['reason']}"
             case _:
                 return event
 
@@ -110,7 +116,8 @@ def summary(execution: Json) -> str:
         took = f" in {seconds:.2f} s"
     return (
         f"{execution['status']}{took}: {_many(execution['step_count'], 'step')}, "
-        f"{_many(execution['llm_calls'], 'LLM call')}, {_many(execution['tool_calls'], 'tool call')}, "
+        f"{_many(execution['llm_calls'], 'LLM call')}, "
+        f"{_many(execution['tool_calls'], 'tool call')}, "
         f"{total} tokens, {usd(int(str(execution['cost_microusd'])))}"
     )
 
@@ -126,6 +133,10 @@ def short(value: object) -> str:
     # What an agent wrote must not move the terminal's cursor.
     line = "".join(c if c.isprintable() else " " for c in text)
     return line if len(line) <= TEXT_CHARS_MAX else line[: TEXT_CHARS_MAX - 1] + "…"
+
+
+def _error(data: Mapping[str, object]) -> str:
+    return f"{data['error_type']}: {short(data['error_message'])}"
 
 
 def _by(data: Mapping[str, object]) -> str:

@@ -1,4 +1,6 @@
-"""`FILE.py:OBJ` as a user types it: checked, its framework guessed and its options read, without importing anything."""
+"""`FILE.py:OBJ` as a user types it: checked, its framework guessed and its options read, without
+importing anything.
+"""
 
 from __future__ import annotations
 
@@ -119,7 +121,7 @@ def _bound(target: ast.expr) -> Iterator[str]:
 
 
 def _framework(path: Path, tree: ast.Module) -> str:
-    """The first framework that the file, or a module beside it, imports; plain Python if none does."""
+    """The framework that the file, or a module beside it, imports first; else plain Python."""
     pending, seen = [(path, tree)], {path}
     while pending:
         here, module = pending.pop(0)

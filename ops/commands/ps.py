@@ -58,7 +58,8 @@ def handle(arguments: argparse.Namespace) -> int:
         age = _age(now_ms() - e["created_at_ms"])
         cost, name = usd(e["cost_microusd"]), e["workflow"][:28]
         print(
-            f"{e['id']:<36}  {name:<28}  {e['status']:<16}  {age:>7}  {e['step_count']:>5}  {cost:>10}"
+            f"{e['id']:<36}  {name:<28}  {e['status']:<16}  {age:>7}  "
+            f"{e['step_count']:>5}  {cost:>10}"
         )
     return OK
 

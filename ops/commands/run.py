@@ -1,4 +1,4 @@
-"""`omiumctl run`: start an execution of a file's object or of a registered workflow, and follow it."""
+"""`omiumctl run`: execute a file's object or a registered workflow, and follow it."""
 
 from __future__ import annotations
 
@@ -140,7 +140,9 @@ def json_argument(text: str, name: str) -> object:
 
 
 def _waiting(client: Client, frame: Frame, execution_id: str) -> Json | None:
-    """The execution if it still waits: on a resumed stream the question may have been answered long ago."""
+    """The execution if it still waits: on a resumed stream the question may have been answered long
+    ago.
+    """
     execution = client.get(f"/v1/executions/{execution_id}")
     return execution if execution["status"] in WAITING_STATUSES else None
 
@@ -210,7 +212,8 @@ def _say_what_to_do(execution: Json) -> None:
     for approval in approvals if isinstance(approvals, list) else []:
         if approval["status"] == "pending":
             say(
-                f"omiumctl approve {approval['id']}   # or reject; {approval['kind']} {approval['tool'] or approval['step']}"
+                f"omiumctl approve {approval['id']}   "
+                f"# or reject; {approval['kind']} {approval['tool'] or approval['step']}"
             )
     if execution["status"] == "paused":
         say(f"omiumctl resume {execution['id']}")

@@ -59,7 +59,8 @@ def _print(execution: dict[str, object]) -> None:
     approvals = execution["approvals"]
     for approval in approvals if isinstance(approvals, list) else []:
         print(
-            f"{approval['status']:<10} approval {approval['id']}  {approval['kind']} {short(approval['payload'])}"
+            f"{approval['status']:<10} approval {approval['id']}  "
+            f"{approval['kind']} {short(approval['payload'])}"
         )
     print(f"\n{summary(execution)}")
     error = execution["error"]

@@ -18,8 +18,8 @@ from gateway.registry import SchemaRegistry
 from gateway.service import Clocks, Service
 from ops import clock
 from ops.embedded.triton import MODEL
-from ops.readiness import mark_ready
 from ops.past import SqlDeps, TableHistory
+from ops.readiness import mark_ready
 from ops.settings import Settings
 from ops.store import queries_of
 from producers.wire import Wire
@@ -34,6 +34,8 @@ def run(settings: Settings) -> int:
     logging.basicConfig(
         level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
+    # One line per query of the tables would be most of the log.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     uvloop.run(_serve(settings))
     return 0
 

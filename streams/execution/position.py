@@ -1,7 +1,9 @@
-"""The id of an event in a live stream: how far its reader has read each partition, with the highest claim (rule 5).
+"""The id of an event in a live stream: how far its reader has read each partition, with the highest
+claim (rule 5).
 
-A stream of one execution reads one partition of the executions topic and those partitions of the responses topic
-where its LLM calls are answered, so an id is a short list: `e2:118:90` or `e2:118:90,l0:7:3`.
+A stream of one execution reads one partition of the executions topic and those partitions of the
+responses topic where its LLM calls are answered, so an id is a short list: `e2:118:90` or
+`e2:118:90,l0:7:3`.
 """
 
 from __future__ import annotations

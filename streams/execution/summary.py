@@ -1,7 +1,7 @@
 """A pure fold from the standing events of an execution to what people see of it.
 
-The fold is total: it takes events in log order per topic, the same event twice, an execution whose first events it
-never saw, and an LLM answer before or after the intent it belongs to.
+The fold is total: it takes events in log order per topic, the same event twice, an execution whose
+first events it never saw, and an LLM answer before or after the intent it belongs to.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def summarize(tenant: str, execution_id: str, events: Iterable[Message]) -> Exec
 
 
 def evolve(view: ExecutionView, event: Message) -> ExecutionView:
-    """The view after one more standing event; events that say nothing to people leave it as it is."""
+    """The view after one more standing event; one that says nothing to people changes nothing."""
     match event:
         case StepStarted() | StepCompleted() | StepFailed():
             return replace(view, steps=_with_step(view.steps, event))

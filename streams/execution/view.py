@@ -8,7 +8,8 @@ from typing import Final
 
 TERMINAL: Final = frozenset({"completed", "failed", "cancelled"})
 STATUSES: Final = (
-    "queued", "running", "recovering", "waiting_approval", "paused", "completed", "failed", "cancelled",
+    "queued", "running", "recovering", "waiting_approval", "paused", "completed", "failed",
+    "cancelled",
 )  # fmt: skip
 
 
@@ -112,7 +113,7 @@ class ExecutionView:
 
     @property
     def next_incarnation(self) -> int:
-        """The lowest number that a later runner can have; a smaller one is an old event told again."""
+        """The lowest number of a later runner; a smaller one is an old event told again."""
         return self.incarnation + 1 if self.started_at_ms is not None else 0
 
     @property

@@ -14,11 +14,11 @@ import httpx
 import pytest
 import websockets
 from confluent_kafka import Consumer, TopicPartition
+
 from streams.execution.commands import StartExecution
 from streams.llm.events import LlmCallCompleted
 from streams.messages import Message
 from streams.topics import COMMANDS, EXECUTIONS, LLM_RESPONSES, partition_of
-
 from tests.support.gateway import LLM_KEY, OTHER_KEY, Stack, gateway, until
 from tests.support.story import Story
 

@@ -1,4 +1,6 @@
-"""`omiumctl run` and its neighbours against a real gateway; the execution's owner is played by the test."""
+"""`omiumctl run` and its neighbours against a real gateway; the execution's owner is played by the
+test.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,12 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+
 from ops.main import main
 from streams.execution import events as e
 from streams.llm.events import LlmCallCompleted
 from streams.messages import Message
 from streams.topics import EXECUTIONS, LLM_RESPONSES
-
 from tests.support.gateway import KEY, Stack, gateway, until
 from tests.support.story import Story
 

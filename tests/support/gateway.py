@@ -1,4 +1,6 @@
-"""A gateway in the test's own event loop on a real port, and a writer that puts events on the log by hand."""
+"""A gateway in the test's own event loop on a real port, and a writer that puts events on the log
+by hand.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +17,7 @@ from uuid import uuid4
 
 import httpx
 import uvicorn
+
 from gateway.app import create_app
 from gateway.auth import ALL_SCOPES, Principal
 from gateway.context import GatewayConfig
@@ -144,12 +147,12 @@ class Writer:
         return offset
 
     async def append(self, *events: Message, topic: Topic = EXECUTIONS) -> list[int]:
-        """The offsets of the events, written under the newest claim of this writer (made if there is none)."""
+        """The offsets of the events, written under the newest claim of this writer (made if there
+        is none).
+        """
         offsets = []
         for event in events:
-            key = (
-                event.execution_id if topic is not LLM_RESPONSES else str(getattr(event, "call_id"))
-            )  # noqa: B009
+            key = event.execution_id if topic is not LLM_RESPONSES else str(event.call_id)
             partition = partition_of(topic, key)
             if (topic.name, partition) not in self.epochs:
                 await self.claim(topic, partition)

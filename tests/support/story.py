@@ -14,7 +14,9 @@ STEP_MS = 400
 
 
 class Story:
-    """Makes the events of one execution, a clock tick apart, with the ids that its owner would give them."""
+    """Makes the events of one execution, a clock tick apart, with the ids that its owner would give
+    them.
+    """
 
     def __init__(self, tenant: str, execution_id: str, start_ms: int = START_MS) -> None:
         self.tenant = tenant
@@ -211,7 +213,9 @@ class Story:
         return e.ExecutionCancelled(**self.of("ExecutionCancelled"), reason=reason)  # type: ignore[arg-type]
 
     def step(self, step: str, number: int) -> Iterator[Message]:
-        """A step with one LLM call and one tool call; the LLM answer belongs on the responses topic."""
+        """A step with one LLM call and one tool call; the LLM answer belongs on the responses
+        topic.
+        """
         yield self.step_started(step, number)
         asked = self.llm_intended(step, number)
         yield asked

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from gateway.auth import KeyRing, Principal, authenticate, hash_of
 from gateway.limits import DiskGuard, Slots, page_size
 from gateway.metrics import Metrics
@@ -89,7 +90,7 @@ def test_the_disk_is_looked_at_once_a_second_at_most() -> None:
         return 10 * 1024 * 1024 if now[0] < 5000 else 10**12
 
     guard = DiskGuard(Path("/"), 512, lambda: now[0], free)
-    for now[0] in (0, 400, 999):  # noqa: B020
+    for now[0] in (0, 400, 999):
         with pytest.raises(Problem) as full:
             guard.require_space()
         assert full.value.status_code == 503
@@ -99,12 +100,21 @@ def test_the_disk_is_looked_at_once_a_second_at_most() -> None:
 
 
 def test_a_place_is_given_back_however_its_holder_leaves() -> None:
+    # given
     slots = Slots(1, "streams")
-    with pytest.raises(ValueError, match="x"), slots.one():
-        with pytest.raises(Problem) as refused:
-            slots.require()
-        assert refused.value.status_code == 429
-        raise ValueError("x")
+
+    def leave_badly() -> None:
+        with slots.one():
+            with pytest.raises(Problem) as refused:
+                slots.require()
+            assert refused.value.status_code == 429
+            raise ValueError("x")
+
+    # when
+    with pytest.raises(ValueError, match="x"):
+        leave_badly()
+
+    # then
     with slots.one():
         assert slots.taken == 1
 

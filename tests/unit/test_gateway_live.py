@@ -1,4 +1,6 @@
-"""The store of live executions stays within its bounds, and followers miss nothing that they are not told of."""
+"""The store of live executions stays within its bounds, and followers miss nothing that they are
+not told of.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import asyncio
 from collections.abc import Iterable
 
 import pytest
+
 from gateway.fanout import Lagged, follow, in_order
 from gateway.live import Entry, Live
 from streams.execution.commands import StartExecution
@@ -13,7 +16,6 @@ from streams.execution.position import Position
 from streams.llm.events import LlmCallCompleted
 from streams.messages import Message
 from streams.topics import EXECUTIONS, LLM_RESPONSES
-
 from tests.support.story import Story
 
 T = "acme"

@@ -1,4 +1,6 @@
-"""What people see of an execution is a fold that holds on to facts, in whatever order readers get them."""
+"""What people see of an execution is a fold that holds on to facts, in whatever order readers get
+them.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +9,13 @@ from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from streams.execution import events as e
 from streams.execution.state import RESUME_SIGNAL
 from streams.execution.state import evolve as evolve_state
 from streams.execution.summary import empty, evolve, summarize
 from streams.llm.events import LlmCallCompleted
 from streams.messages import Message
-
 from tests.support.story import Story
 
 T, X = "acme", "x-1"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from ops.exits import CommandError
 from ops.workflow_file import is_file_target, workflow_file
 
@@ -83,7 +84,8 @@ def test_options_stand_beside_the_file(tmp_path: Path) -> None:
     path = write(tmp_path / "flow.py", "graph = 1")
     options = write(
         tmp_path / "omium.toml",
-        'budget_usd = 0.5\n[input_schema]\ntype = "object"\n[tools.mail]\npolicy = "at_most_once"\n',
+        'budget_usd = 0.5\n[input_schema]\ntype = "object"\n'
+        '[tools.mail]\npolicy = "at_most_once"\n',
     )
     found = workflow_file(f"{path}:graph")
     assert found.options == {"budget_usd": 0.5, "tools": {"mail": {"policy": "at_most_once"}}}
