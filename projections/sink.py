@@ -21,6 +21,7 @@ log = logging.getLogger("omium.projector")
 BACKOFF_MS_MIN: Final = 100
 BACKOFF_MS_MAX: Final = 5_000
 HOLD_POLL_MS: Final = 500
+HOLD_MS_MAX: Final = 10 * 60 * 1000
 REFRESH_MS: Final = 24 * 60 * 60 * 1000
 """How often a batch names every partition's position, after which older entries of the ledger may go."""
 
@@ -99,10 +100,7 @@ class Sink:
 
     def _tenure(self) -> None:
         """Read the ledger, finish what it left unfinished, then project; ends only by an exception."""
-        ledger = self._retried("read the ledger", self.store.ledger)
-        while ledger.is_held:
-            self._rest(HOLD_POLL_MS)
-            ledger = self._retried("read the ledger", self.store.ledger)
+        ledger = self._ledger()
         builder = BatchBuilder(
             self.decode,
             {
@@ -116,6 +114,15 @@ class Sink:
         self.on_ready()
         with ThreadPoolExecutor(1, "omium-sink") as executor:
             self._project(builder, ledger.next_seq, executor)
+
+    def _ledger(self) -> Ledger:
+        """The ledger, once no rebuild holds it. One that died holding it is not waited for for ever."""
+        deadline_ms = self.monotonic_ms() + HOLD_MS_MAX
+        while True:
+            ledger = self._retried("read the ledger", self.store.ledger)
+            if not ledger.is_held or self.monotonic_ms() > deadline_ms:
+                return ledger
+            self._rest(HOLD_POLL_MS)
 
     def _finish(self, builder: BatchBuilder, ledger: Ledger) -> None:
         """Send the newest batch again, with exactly its records, unless it is known to be complete."""

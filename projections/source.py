@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
@@ -18,14 +18,14 @@ log = logging.getLogger("omium.projector")
 
 PROJECTED: Final = (topics.EXECUTIONS, topics.LLM_REQUESTS, topics.LLM_RESPONSES)
 """Event topics whose events become rows. Chunks do not: `LlmCallCompleted` holds what they said."""
-BATCH_RECORDS_MAX: Final = 4_000
+BATCH_RECORDS_MAX: Final = 3_000
 BATCH_BYTES_MAX: Final = 16 * 1024 * 1024
 BATCH_WAIT_MS: Final = 200
 """A batch is closed by records, bytes, or this long after its first record."""
 CHUNK_RECORDS_MAX: Final = 500
 IDLE_WAIT_S: Final = 0.5
 WATERMARK_TIMEOUT_S: Final = 10.0
-QUEUE_KIB_MAX: Final = 16 * 1024
+QUEUE_KIB_MAX: Final = 4 * 1024
 """Read-ahead of the client: while the store is away no more than this is held."""
 
 
@@ -102,13 +102,25 @@ class LogSource:
             yield from _good(messages)
 
 
-def _check_position(consumer: Consumer, key: PartitionKey, position: int) -> None:
+def first_offsets(bootstrap: str, keys: Iterable[PartitionKey]) -> dict[PartitionKey, int]:
+    """The first offset that the log still holds, by partition. Raises `Retryable` without a broker."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "omium-projector-unused", "log_level": 3})
     try:
-        low, high = consumer.get_watermark_offsets(
-            TopicPartition(*key), timeout=WATERMARK_TIMEOUT_S
-        )
+        return {key: _watermarks(consumer, key)[0] for key in keys}
+    finally:
+        consumer.close()
+
+
+def _watermarks(consumer: Consumer, key: PartitionKey) -> tuple[int, int]:
+    try:
+        low, high = consumer.get_watermark_offsets(TopicPartition(*key), timeout=WATERMARK_TIMEOUT_S)
     except KafkaException as error:
         raise Retryable(f"no watermarks of {key[0]}[{key[1]}]: {error}", 1000) from error
+    return int(low), int(high)
+
+
+def _check_position(consumer: Consumer, key: PartitionKey, position: int) -> None:
+    low, high = _watermarks(consumer, key)
     if position > high:
         raise Terminal(
             f"{key[0]}[{key[1]}] ends at {high}, but rows stand up to {position - 1}: this is another log."

@@ -27,6 +27,10 @@ START_RETRY_MS = 250
 
 def run(settings: Settings) -> int:
     """Serve until SIGTERM."""
+    logging.basicConfig(
+        level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # A line per insert would fill the log.
     stopping = threading.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signal_number, lambda *_: stopping.set())
