@@ -265,7 +265,12 @@ class Supervisor:
 
     async def _watch_disk(self) -> None:
         while True:
-            problem = await asyncio.to_thread(disk.problem, self._data_dir, self._min_free_mb)
+            try:
+                await asyncio.to_thread(disk.bound_logs, self._data_dir / "logs")
+                problem = await asyncio.to_thread(disk.problem, self._data_dir, self._min_free_mb)
+            except OSError as error:
+                # Even the tail of a log may not fit any more; the next look is soon.
+                problem = f"the disk fails: {error.strerror}"
             if bool(problem) != bool(self._state.problem):
                 self._say(problem or "the disk has enough free space again")
             if problem != self._state.problem:

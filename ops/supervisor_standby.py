@@ -37,21 +37,25 @@ class Standbys:
     def take(self, part: Part) -> subprocess.Popen[bytes] | None:
         """The standby, serving from now on; None when there is none alive."""
         process = self._waiting.pop(part.name, None)
-        if process is None or process.poll() is not None:
+        if process is None:
             return None
         assert process.stdin is not None
         try:
             process.stdin.write(GO)
-            process.stdin.close()
+            process.stdin.flush()
         except BrokenPipeError:
+            # It ended meanwhile. Unwritten words are dropped with the pipe.
             return None
-        return process
+        finally:
+            with suppress(BrokenPipeError):
+                process.stdin.close()
+        return process if process.poll() is None else None
 
     def reap(self) -> None:
         """Forget those that have ended."""
         for name, process in list(self._waiting.items()):
             if process.poll() is not None:
-                del self._waiting[name]
+                _close(self._waiting.pop(name))
 
     def end(self) -> None:
         """End them all: they hold nothing."""
@@ -60,4 +64,10 @@ class Standbys:
                 process.kill()
         for process in self._waiting.values():
             process.wait()
+            _close(process)
         self._waiting.clear()
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    process.stdin.close()

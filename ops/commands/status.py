@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,7 +61,8 @@ def _now(part: PartState) -> PartState:
 
 def _print(shown: dict[str, object], parts: dict[str, PartState], data_dir: Path) -> None:
     for name in ("gateway", "kafka", "clickhouse", "schema_registry", "triton"):
-        print(f"{name:<17} {shown[name] or 'off'}")
+        # People need the address; the reader's password, which `--json` gives, is for programs.
+        print(f"{name:<17} {re.sub('//.*@', '//', str(shown[name] or 'off'))}")
     print(f"{'data':<17} {data_dir}\n")
     print(f"{'part':<17} {'state':<10} {'pid':>8} {'restarts':>9} {'start':>8} {'memory':>9}")
     for name, part in parts.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,9 @@ START_FREE_MB = 64
 """Below this not even the servers' own files can be written."""
 TAIL_BYTES = 4096
 LINE_LENGTH_MAX = 300
+LOG_BYTES_MAX = 32 * MEGABYTE
+"""A log that grows beyond it keeps its last `LOG_KEPT_BYTES`, beside it as `.1`, and starts anew."""
+LOG_KEPT_BYTES = 4 * MEGABYTE
 
 
 def free_mb(folder: Path) -> int:
@@ -48,3 +52,17 @@ def last_line(log: Path) -> str:
     except FileNotFoundError:
         return ""
     return next((line.strip() for line in reversed(lines) if line.strip()), "")[:LINE_LENGTH_MAX]
+
+
+def bound_logs(
+    folder: Path, bytes_max: int = LOG_BYTES_MAX, bytes_kept: int = LOG_KEPT_BYTES
+) -> None:
+    """Cut the logs that have grown too large. Their writers append, so they need not be told."""
+    for log in folder.glob("*.log"):
+        size = log.stat().st_size
+        if size <= bytes_max:
+            continue
+        with log.open("rb") as file:
+            file.seek(size - bytes_kept)
+            log.with_suffix(".log.1").write_bytes(file.read(bytes_kept))
+        os.truncate(log, 0)

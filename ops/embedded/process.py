@@ -9,8 +9,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-LOG_BYTES_MAX = 8 * 1024 * 1024
-"""A log larger than this is moved aside (one old copy is kept) at the next start of its process."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -23,8 +21,6 @@ def spawn(
 ) -> subprocess.Popen[bytes]:
     """A started process. Bound to us, it gets SIGTERM when the calling thread ends (Linux)."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    if log.exists() and log.stat().st_size > LOG_BYTES_MAX:
-        log.replace(log.with_suffix(".log.1"))
     with log.open("ab") as output:
         return subprocess.Popen(
             command,
