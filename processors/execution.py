@@ -46,7 +46,8 @@ class ExecutionConfig:
     logs_dir: Path
     runners_max: int
     is_reusing_runners: bool
-    default_framework: str = "langgraph"
+    general_framework: str = "langgraph"
+    """Whose zygote runs what has none of its own."""
 
 
 class ExecutionProcessor:
@@ -60,7 +61,12 @@ class ExecutionProcessor:
         self.producer = producer
         self.clock = clock
         self.pool = RunnerPool(
-            PoolConfig(run_dir=config.run_dir, logs_dir=config.logs_dir, host=config.host)
+            PoolConfig(
+                run_dir=config.run_dir,
+                logs_dir=config.logs_dir,
+                host=config.host,
+                general_framework=config.general_framework,
+            )
         )
         self._partitions: dict[int, PartitionOwner] = {}
         self._waiting: deque[tuple[PartitionOwner, str, str]] = deque()
@@ -165,8 +171,7 @@ class ExecutionProcessor:
                 return runner
         while owner.is_open and not hosted.state.status.is_terminal:
             try:
-                framework = state.framework or self.config.default_framework
-                return await self.pool.spawn(framework, state.execution_id)
+                return await self.pool.spawn(state.framework, state.execution_id)
             except OSError as error:
                 log.warning("no runner for %s yet: %s", state.execution_id, error)
                 await asyncio.sleep(SPAWN_RETRY_S)

@@ -109,6 +109,7 @@ class PoolConfig:
     run_dir: Path
     logs_dir: Path
     host: str
+    general_framework: str
 
 
 class RunnerPool:
@@ -157,9 +158,15 @@ class RunnerPool:
             raise OSError(f"the {framework} zygote answered {reply[:200]!r}") from error
 
     def _socket_path(self, framework: str) -> Path:
-        path = self._config.run_dir / f"zygote-{framework}.sock"
-        pointer = path.with_suffix(".path")
-        return Path(pointer.read_text().strip()) if pointer.exists() else path
+        """The zygote of this framework, or the general one: a runner imports what its parent has not."""
+        for name in (framework, self._config.general_framework):
+            path = self._config.run_dir / f"zygote-{name}.sock"
+            pointer = path.with_suffix(".path")
+            if pointer.exists():
+                return Path(pointer.read_text().strip())
+            if path.exists():
+                return path
+        return path
 
     def _mark(self, execution_id: str, runner: Runner) -> None:
         path = self._path(execution_id)

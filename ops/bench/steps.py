@@ -106,6 +106,7 @@ class StepsBench:
             client = Client(self._client.url, self._client.api_key)
             while time.monotonic() - began < seconds:
                 samples.append(self.one(client))
+            client.close()
 
         threads = [threading.Thread(target=work) for _ in range(CONCURRENCY)]
         for thread in threads:

@@ -60,9 +60,12 @@ def stand(settings: Settings, **omium: str) -> Iterator[Stand]:
             _omiumctl(environment, "up", "--detach", timeout_s=UP_TIMEOUT_S)
             found = document(root / "data")
             client = Client(str(found["gateway"]), str(found["api_key"]), say=say)
-            yield Stand(
-                client=client, data_dir=root / "data", scratch=root / "scratch", upstream_log=log
-            )
+            try:
+                yield Stand(
+                    client=client, data_dir=root / "data", scratch=root / "scratch", upstream_log=log
+                )
+            finally:
+                client.close()
         finally:
             _omiumctl(environment, "down", timeout_s=60.0)
             upstream.send_signal(signal.SIGTERM)
