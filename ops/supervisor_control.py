@@ -59,6 +59,7 @@ def bring_up(settings: Settings, only: Sequence[str], say: Say) -> Document:
     disk.must_have_room(settings.data_dir)
     log = settings.logs_dir / "supervisor.log"
     log.parent.mkdir(parents=True, exist_ok=True)
+    _wait_ended(settings.data_dir)
     daemon = _daemon(settings, only, log) if running(settings.data_dir) is None else None
     try:
         return _wait_ready(settings.data_dir, daemon, log, say)
@@ -128,6 +129,13 @@ def _daemon(settings: Settings, only: Sequence[str], log: Path) -> subprocess.Po
         )
 
 
+def _wait_ended(data_dir: Path) -> None:
+    """Let a stack that is being stopped go first."""
+    state = running(data_dir)
+    if state is not None and state.phase in {"stopping", "failed"}:
+        identity.wait_gone([(state.supervisor_pid, state.supervisor_started)], DOWN_WAIT_S)
+
+
 def _wait_ready(
     data_dir: Path, daemon: subprocess.Popen[bytes] | None, log: Path, say: Say
 ) -> Document:
@@ -143,6 +151,8 @@ def _wait_ready(
                     say(line.rstrip())
             if state is not None and state.phase == "ready":
                 return document(data_dir)
+            if state is None and daemon is None:
+                raise CommandError("the stack was stopped while it started.")
             if has_ended and state is None:
                 raise CommandError(disk.last_line(log).removeprefix("omiumctl: ") or f"see {log}.")
             time.sleep(POLL_S)

@@ -14,7 +14,7 @@ START_FREE_MB = 64
 TAIL_BYTES = 4096
 LINE_LENGTH_MAX = 300
 LOG_BYTES_MAX = 32 * MEGABYTE
-"""A log that grows beyond it keeps its last `LOG_KEPT_BYTES` beside it, as `.1`, and starts anew."""
+"""A log beyond it keeps its last `LOG_KEPT_BYTES` beside it, as `.1`, and starts anew."""
 LOG_KEPT_BYTES = 4 * MEGABYTE
 
 
