@@ -48,6 +48,8 @@ router = APIRouter(tags=["executions"])
 log = logging.getLogger("omium.gateway")
 
 IDEMPOTENCY_KEY_CHARS_MAX: Final = 255
+LOOK_UP_S: Final = 3.0
+"""How long a start with an `Idempotency-Key` waits for the store of past executions."""
 APPEND_TIMEOUT_S: Final = 30.0
 """How long a client waits while the broker restarts."""
 RECORD_BYTES_MAX: Final = MESSAGE_BYTES_MAX - 64 * 1024
@@ -212,7 +214,10 @@ async def _known(context: Context, tenant: str, execution_id: str) -> ExecutionV
     nothing: the execution id is the same.
     """
     try:
-        return (await find(context, tenant, execution_id)).view
+        async with asyncio.timeout(LOOK_UP_S):
+            return (await find(context, tenant, execution_id)).view
+    except TimeoutError:
+        log.warning("cannot look up %s: the store of past executions is slow", execution_id)
     except Problem as problem:
         if problem.status_code != 404:
             raise

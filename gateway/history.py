@@ -41,17 +41,21 @@ class History(Protocol):
 
     async def events(self, tenant: str, execution_id: str) -> Sequence[PastEvent]:
         """All standing events of an execution, in log order per partition."""
+        ...
 
     async def open_events(self) -> Sequence[PastEvent]:
         """All standing events of every execution that has not ended, in log order per partition."""
+        ...
 
     async def execution_of_approval(self, tenant: str, approval_id: str) -> str:
         """The id of the execution that asked a question, empty if there is none."""
+        ...
 
     async def positions(self) -> dict[Place, Mark]:
         """The last record of each partition that stands in the store, with the highest claim up to
         it.
         """
+        ...
 
     async def executions(
         self,
@@ -64,6 +68,7 @@ class History(Protocol):
         label: tuple[str, str] | None,
     ) -> Sequence[PastExecution]:
         """Newest first, those created before `(created_at_ms, id)`."""
+        ...
 
 
 class NoHistory:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 from collections.abc import Sequence
 from typing import Final
 
@@ -23,7 +24,10 @@ from gateway.limits import (
 from gateway.live import Entry
 from gateway.models import approval_document, execution_document, json_answer, listed_document
 from gateway.problems import Problem
+from streams.errors import Retryable
 from streams.execution.view import STATUSES, ExecutionView
+
+log = logging.getLogger("omium.gateway")
 
 router = APIRouter(tags=["executions"])
 
@@ -58,9 +62,15 @@ async def list_executions(
         if _matches(entry.view, status, workflow, pair)
     ]
     in_memory = {execution_id for (_, execution_id), _ in rows}
-    past = await context.history.executions(
-        who.tenant, before=before, limit=size + 1, status=status, workflow=workflow, label=pair
-    )
+    is_complete = True
+    try:
+        past = await context.history.executions(
+            who.tenant, before=before, limit=size + 1, status=status, workflow=workflow, label=pair
+        )
+    except Retryable as error:
+        # What is in memory is true all the same; the answer says that older ones are missing.
+        log.warning("a list without older executions: %s", error)
+        past, is_complete = (), False
     for row in past:
         # Memory is newer than the store: a running execution's status there may be behind.
         held = context.live.get(who.tenant, row.execution_id)
@@ -74,7 +84,11 @@ async def list_executions(
     page = rows[:size]
     next_cursor = _cursor_text(page[-1][0]) if len(rows) > size else None
     return json_answer(
-        {"executions": [document for _, document in page], "next_cursor": next_cursor}
+        {
+            "executions": [document for _, document in page],
+            "next_cursor": next_cursor,
+            "is_complete": is_complete,
+        }
     )
 
 

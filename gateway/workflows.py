@@ -91,7 +91,7 @@ def input_problem(workflow: WorkflowRegistered, value: Json) -> Problem | None:
     # An empty registry: a `$ref` to somewhere else is an error, never a request into the network.
     validator = jsonschema.Draft202012Validator(schema, registry=Registry())
     try:
-        first = next(iter(validator.iter_errors(value)), None)
+        first = next(iter(validator.iter_errors(value)), None)  # pyright: ignore[reportArgumentType]  # Its own JSON type.
     except Unresolvable as error:
         return Problem(
             422,

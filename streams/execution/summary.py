@@ -249,6 +249,8 @@ def _with_llm_call(
                 error_type=event.error_class,
                 error_message=event.error_message,
             )
+        case _:
+            return calls
     return _put(calls, index, call)
 
 
@@ -283,6 +285,8 @@ def _with_tool_call(
                 error_type=event.error_type,
                 error_message=event.error_message,
             )
+        case _:
+            return calls
     return _put(calls, index, call)
 
 
