@@ -156,11 +156,25 @@ def _only_async(bound: object) -> bool:
 
 
 def _answers(saver: LogSaver, config: dict[str, Any], session: Session) -> Command[Any] | None:
-    """What a person answered to the interrupts that are pending; nothing: just go on."""
-    pending = {interrupt.id for interrupt, _ in _pending(saver, config)}
+    """What a person answered to the interrupts that are pending; nothing: just go on.
+
+    An answer is noted durably before it is used: until its node ends, LangGraph keeps it in memory.
+    """
     values = session.start["resume_values"]
-    answers = {key: orjson.loads(values[key] or "null") for key in pending if key in values}
+    answers: dict[str, object] = {}
+    for interrupt, _ in _pending(saver, config):
+        key = _key(saver, interrupt)
+        if key in values:
+            saver.note_answer(key, values[key])
+        if key in saver.answers:
+            answers[interrupt.id] = orjson.loads(saver.answers[key] or "null")
     return Command(resume=answers) if answers else None
+
+
+def _key(saver: LogSaver, interrupt: Interrupt) -> str:
+    """The question's own id: LangGraph gives all questions of one node the same."""
+    answered = saver.answered_before(interrupt.id)
+    return f"{interrupt.id}:{answered}" if answered else interrupt.id
 
 
 def _pending(saver: LogSaver, config: dict[str, Any]) -> list[tuple[Interrupt, str]]:
@@ -188,7 +202,9 @@ def _outcome(
     if raised:
         nodes = {item.id: tracker.node_of(task_id) for item, task_id in _pending(saver, config)}
         items = [
-            Interruption(interrupt_id=item.id, payload=item.value, step=nodes.get(item.id, ""))
+            Interruption(
+                interrupt_id=_key(saver, item), payload=item.value, step=nodes.get(item.id, "")
+            )
             for item in raised
         ]
         return Interrupted(interrupts=tuple(items))

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from langgraph.checkpoint.base import ChannelVersions
+from langgraph.checkpoint.base import WRITES_IDX_MAP, ChannelVersions
 from langgraph.checkpoint.memory import InMemorySaver
 
 from producers.adapters.log_serde import LIST, LogSerializer, common
+
+INTERRUPT, RESUME = "__interrupt__", "__resume__"
 
 Op = tuple[object, ...]
 Place = tuple[str, str, str]
@@ -25,6 +27,8 @@ class LogMemory(InMemorySaver):
     def __init__(self) -> None:
         super().__init__(serde=LogSerializer())
         self.marks: set[str] = set()
+        self.answers: dict[str, str] = {}
+        """Question → what a person answered, as JSON."""
         self.redone = 0
         """How many operations were redone."""
         self._versions: dict[tuple[str, str, str], str | int | float] = {}
@@ -41,6 +45,21 @@ class LogMemory(InMemorySaver):
             for channel, version in new_versions.items()
         ]
         return ("checkpoint", thread_id, ns, checkpoint_id, parent, stored, metadata, blobs)
+
+    def answered_before(self, interrupt_id: str) -> int:
+        """How many questions of the task that asks this one have been answered."""
+        for writes in list(self.writes.values()):
+            for (task_id, index), (_, _, stored, _) in list(writes.items()):
+                if index != WRITES_IDX_MAP[INTERRUPT]:
+                    continue
+                asked = self.serde.loads_typed(stored)
+                if not any(getattr(item, "id", None) == interrupt_id for item in asked):
+                    continue
+                resumed = writes.get((task_id, WRITES_IDX_MAP[RESUME]))
+                if resumed is not None:
+                    answered = self.serde.loads_typed(resumed[2])
+                    return len(answered) if isinstance(answered, list) else 1
+        return 0
 
     def _delta(self, channel: tuple[str, str, str], version: str | int | float) -> Op:
         """The channel's new version as the record holds it: a list as what it adds to the last
@@ -91,6 +110,8 @@ class LogMemory(InMemorySaver):
                 place = (thread_id, ns, checkpoint_id)
                 for index, channel, kind, data, path in writes:
                     self.writes[place][(task_id, index)] = (task_id, channel, (kind, data), path)
+            case "answer":
+                self.answers[op[1]] = op[2]
             case "mark":
                 self.marks.add(op[1])
             case "delete_thread":

@@ -127,6 +127,11 @@ class LogSaver(LogMemory):
         if name not in self.marks:
             self._change(("mark", name))
 
+    def note_answer(self, question: str, answer_json: str) -> None:
+        """Notes a person's answer durably, once."""
+        if question not in self.answers:
+            self._change(("answer", question, answer_json))
+
     def is_marked(self, name: str) -> bool:
         """Whether this or an earlier incarnation noted it."""
         return name in self.marks

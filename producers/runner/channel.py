@@ -152,6 +152,9 @@ class RunnerChannel:
         elif frame.kind == "cancel":
             self.cancel_reason = frame.text("reason", "cancelled")
         else:
+            if frame.kind == "start":
+                # What was said to cancel came before it and meant its predecessor.
+                self.cancel_reason = None
             self._inbox.append(frame)
 
     def _wake_others(self, leaving: Ticket) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from producers.runner.context import idempotency_key
-from producers.runner.protocol import Frame, Header
+from producers.runner.protocol import Frame, FrameError, Header
 from producers.runner.render import canonical, to_json
 from producers.runner.session import Session, StepInfo, denied, is_unwind, request_hash
 from producers.runner.signals import UnrecordableResult, raise_recorded, type_name
@@ -170,7 +170,11 @@ def _act(call: _Call, act: Callable[[], object]) -> object:
         raise
     finally:
         idempotency_key.reset(token)
-    call.session.report(*_completed(call, result, "returned"))
+    completed = _completed(call, result, "returned")
+    try:
+        call.session.report(*completed)
+    except FrameError as error:
+        raise _too_large(call, error) from error
     return result
 
 
@@ -186,7 +190,11 @@ async def _act_async(call: _Call, act: Callable[[], Awaitable[object]]) -> objec
         raise
     finally:
         idempotency_key.reset(token)
-    await call.session.report_async(*_completed(call, result, "returned"))
+    completed = _completed(call, result, "returned")
+    try:
+        await call.session.report_async(*completed)
+    except FrameError as error:
+        raise _too_large(call, error) from error
     return result
 
 
@@ -213,6 +221,13 @@ def _completed(call: _Call, result: object, resolution: str) -> tuple[str, Heade
         raise refusal from error
     shown = {"result_type": result_type, "result_json": to_json(result), "resolution": resolution}
     return "tool_completed", {**_outcome(call), **shown}, blob
+
+
+def _too_large(call: _Call, error: FrameError) -> UnrecordableResult:
+    """The tool has run, and that must stand even if what it returned cannot."""
+    refusal = UnrecordableResult(f"the result of tool {call.request.tool} is too large: {error}")
+    call.session.channel.ask(*_failed(call, refusal))
+    return refusal
 
 
 def _failed(call: _Call, error: BaseException) -> tuple[str, Header, bytes]:

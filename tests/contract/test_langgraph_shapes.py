@@ -81,6 +81,28 @@ def test_an_answer_that_was_given_survives_a_crash(worker: TinyWorker) -> None:
     assert interrupts(worker)[0]["step"] == "ask_too"
 
 
+@pytest.mark.parametrize("graph", ["asking_twice", "asking_below"])
+def test_two_questions_of_one_node_are_two_questions(worker: TinyWorker, graph: str) -> None:
+    worker.entrypoint = f"{SHAPES}:{graph}"
+    worker.run()
+    (first,) = interrupts(worker)
+    worker.resume_values = {first["interrupt_id"]: '"one"'}
+    worker.kill_at = 2
+    worker.run()
+
+    # The worker does not repeat an answer once something else stands.
+    worker.kill_at, worker.resume_values = 0, {}
+    worker.run()
+    (second,) = interrupts(worker)
+    worker.run()
+    assert interrupts(worker) == [second]
+    worker.resume_values = {second["interrupt_id"]: '"two"'}
+    worker.run()
+
+    assert first["interrupt_id"] != second["interrupt_id"]
+    assert said(worker) == ["one two answer to after one"]
+
+
 def test_a_breakpoint_of_the_users_waits_for_a_yes_even_after_a_crash(worker: TinyWorker) -> None:
     worker.entrypoint = f"{SHAPES}:guarded"
     worker.run()

@@ -228,6 +228,23 @@ builder.add_edge(START, "inside")
 asking_inside = builder.compile()
 
 
+def _twice(state: State) -> State:
+    first = interrupt("first?")
+    middle = ChatOpenAI(model="m").invoke(f"after {first}").content
+    return {"said": [f"{first} {interrupt('second?')} {middle}"]}
+
+
+builder = StateGraph(State)
+builder.add_node("twice", _twice)
+builder.add_edge(START, "twice")
+asking_twice = builder.compile()
+
+builder = StateGraph(State)
+builder.add_node("agent", asking_twice)
+builder.add_edge(START, "agent")
+asking_below = builder.compile()
+
+
 def _endless(state: State) -> State:
     with open(os.path.join(state["directory"], "started"), "w") as file:
         file.write("x")
