@@ -1,4 +1,5 @@
-"""Routes over the tables: read-only SQL, costs and usage, each asked as the tenant's own user of the store (law 10)."""
+"""Routes over the tables: read-only SQL, costs and usage, each asked as the tenant's own user of
+the store (law 10)."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ class Rows(Protocol):
 
 
 class Tables(Protocol):
-    """What the store answers a tenant. `Rejected` for what the asker did, `Retryable` while the store is away."""
+    """What the store answers a tenant. `Rejected` for what the asker did, `Retryable` while the
+    store is away."""
 
     async def sql(self, tenant: str, query: str) -> Rows:
         """The rows of the tenant's own statement."""
@@ -74,7 +76,8 @@ def router(deps: Deps) -> APIRouter:
 
     @routes.post("/v1/sql")
     async def sql(request: Request, body: SqlRequest) -> Response:
-        """One read-only ClickHouse statement over the tenant's own rows; default database `omium`."""
+        """One read-only ClickHouse statement over the tenant's own rows; default database
+        `omium`."""
         who = deps.authenticate(request, "sql")
         with slots.one():
             found = await _asked(deps.tables.sql(who.tenant, body.query))

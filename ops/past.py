@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from starlette.requests import HTTPConnection
+
 from gateway.auth import Principal, Scope
 from gateway.context import context_of
 from gateway.envelope import parsed
 from gateway.history import PastEvent, PastExecution
 from gateway.models import links_of
 from projections.queries import Queries, StandingEvent
-from starlette.requests import HTTPConnection
 from streams.execution.position import Mark, Place
 
 
@@ -46,7 +47,8 @@ class TableHistory:
         return await self._queries.execution_of_approval(tenant, approval_id)
 
     async def positions(self) -> dict[Place, Mark]:
-        """The last record of each partition that stands in the store, with the highest claim up to it."""
+        """The last record of each partition that stands in the store, with the highest claim up to
+        it."""
         found = await self._queries.ledger_positions()
         return {place: Mark(*mark) for place, mark in found.items() if mark[0] >= 0}
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from ops.settings import Settings
 from projections.http import Endpoint
 from projections.queries import Queries
-
-from ops.settings import Settings
 
 DATABASE: Final = "omium"
 TENANT: Final = "local"

@@ -1,4 +1,5 @@
-"""From records to a batch: decode, void, de-duplicate, turn into rows. Deterministic: equal records, equal batch."""
+"""From records to a batch: decode, void, de-duplicate, turn into rows. Deterministic: equal
+records, equal batch."""
 
 from __future__ import annotations
 
@@ -7,15 +8,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from projections.changes import RULES
 from projections.ledger import WINDOW_OFFSETS, Batch, Ledger, PartitionKey, Range, Settled
-from projections.rows import RULES, Place, rows_of, void_row
-from projections.tables import COLUMNS, EVENTS_VOID, PackedRow, pack
+from projections.rows import rows_of, void_row
+from projections.tables import COLUMNS, EVENTS_VOID, PackedRow, Place, pack
 from streams.errors import Poison
 from streams.execution.events import OwnerClaimed
 from streams.llm.events import LlmCallCompleted
 from streams.messages import Message
 from streams.ownership import EpochFold
-
 
 Decode = Callable[[bytes | None], Message]
 """The message of a record's value. ValueError on anything unreadable."""
@@ -40,13 +41,15 @@ class DeadRecord(NamedTuple):
 
 
 class RecentIds:
-    """The event ids of a partition's last records. By offset, not by count: a restarted sink remembers the same."""
+    """The event ids of a partition's last records. By offset, not by count: a restarted sink
+    remembers the same."""
 
     def __init__(self, known: Iterable[tuple[str, int]] = ()) -> None:
         self._offset_of = dict(known)
 
     def is_repeat(self, event_id: str, offset: int) -> bool:
-        """Whether the id stands within the window before `offset`; if not, it stands from now on."""
+        """Whether the id stands within the window before `offset`; if not, it stands from now
+        on."""
         self._forget(offset - WINDOW_OFFSETS)
         if event_id in self._offset_of:
             return True
@@ -84,7 +87,8 @@ class PartitionReader:
         return PartitionReader(*key, is_claimed, position, EpochFold(highest_claim), recent)
 
     def judge(self, event: Message, offset: int) -> str:
-        """Whether the event is `void`, a `duplicate` or `standing`. Void first: a void event leaves no trace."""
+        """Whether the event is `void`, a `duplicate` or `standing`. Void first: a void event leaves
+        no trace."""
         if isinstance(event, OwnerClaimed):
             self.fold = self.fold.claimed(offset)
         elif self.is_claimed:
@@ -110,7 +114,8 @@ class _Tally:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A batch ready to be sent: its ledger entry, its rows by table, and what goes to the dead letters."""
+    """A batch ready to be sent: its ledger entry, its rows by table, and what goes to the dead
+    letters."""
 
     batch: Batch
     rows: Mapping[str, Sequence[PackedRow]]
@@ -125,7 +130,8 @@ class Standing(NamedTuple):
 
 @dataclass(slots=True)
 class BatchBuilder:
-    """Folds records, in log order per partition, into batches. It moves the readers, so each record comes once."""
+    """Folds records, in log order per partition, into batches. It moves the readers, so each record
+    comes once."""
 
     decode: Decode
     readers: dict[PartitionKey, PartitionReader]
@@ -138,7 +144,8 @@ class BatchBuilder:
         ask_settled: AskSettled,
         and_positions: bool = False,
     ) -> Prepared:
-        """The batch of these records; on request with the position of every other partition as an empty range."""
+        """The batch of these records; on request with the position of every other partition as an
+        empty range."""
         tallies: dict[PartitionKey, _Tally] = {}
         rows: dict[str, list[PackedRow]] = {table: [] for table in COLUMNS}
         dead: list[DeadRecord] = []
@@ -228,9 +235,11 @@ class BatchBuilder:
 def _repeats(
     standing: Sequence[Standing], tallies: Mapping[PartitionKey, _Tally], ask_settled: AskSettled
 ) -> set[tuple[str, int, str]]:
-    """Settled calls that have a usage row from before this batch: money is de-duplicated without a window.
+    """Settled calls that have a usage row from before this batch: money is de-duplicated without a
+    window.
 
-    Only rows below the range count, so a re-sent batch does not take its own rows for somebody else's.
+    Only rows below the range count, so a re-sent batch does not take its own rows for somebody
+    else's.
     """
     calls = [
         (event.tenant, event.call_id, event.event_id)

@@ -65,7 +65,8 @@ class ClickHouseStore:
         self._client = client
 
     def migrate(self) -> list[str]:
-        """Apply every migration that this database lacks; returns their names. Refuses an edited one."""
+        """Apply every migration that this database lacks; returns their names. Refuses an edited
+        one."""
         database = self._client.endpoint.database
         if not DATABASE_NAME.fullmatch(database):
             raise Terminal(f"{database!r} cannot name a database")
@@ -113,7 +114,8 @@ class ClickHouseStore:
         return found
 
     def intend(self, batch: Batch) -> None:
-        """Enter the batch; the token lets in the first of two writers, the read-back tells which it was."""
+        """Enter the batch; the token lets in the first of two writers, the read-back tells which it
+        was."""
         columns = ("seq", "writer", *RANGE_COLUMNS)
         rows = [
             pack((batch.seq, batch.writer, *(getattr(part, name) for name in RANGE_COLUMNS)))
@@ -134,7 +136,8 @@ class ClickHouseStore:
         self._client.insert("batches_done", ("seq",), [pack((seq,))], token("batches_done", seq))
 
     def prune(self, before_seq: int) -> None:
-        """Forget entries older than `LEDGER_DAYS` below a batch that names every partition's position."""
+        """Forget entries older than `LEDGER_DAYS` below a batch that names every partition's
+        position."""
         for table in LEDGER:
             self._client.execute(
                 f"DELETE FROM {table} WHERE seq < {int(before_seq)}"

@@ -1,4 +1,5 @@
-"""Unreadable records on their way to the dead letter topic, under an id that makes a repeat harmless."""
+"""Unreadable records on their way to the dead letter topic, under an id that makes a repeat
+harmless."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ VALUE_BYTES_MAX: Final = MESSAGE_BYTES_MAX - 64 * 1024
 
 
 class KafkaDeadLetters:
-    """The dead letter topic. The producer is made at the first dead record: most sinks never see one."""
+    """The dead letter topic. The producer is made at the first dead record: most sinks never see
+    one."""
 
     def __init__(
         self, bootstrap: str, wire: Wire, processor: str, now_ms: Callable[[], int]
@@ -32,7 +34,8 @@ class KafkaDeadLetters:
         self._producer: Producer | None = None
 
     def bury(self, dead: Sequence[DeadRecord]) -> None:
-        """Put them on the topic; returns when all in-sync replicas have them, else raises `Retryable`."""
+        """Put them on the topic; returns when all in-sync replicas have them, else raises
+        `Retryable`."""
         producer = self._started()
         failed: list[KafkaError] = []
 

@@ -1,7 +1,9 @@
-"""ClickHouse over its own HTTP interface: one statement a request, answers as rows, errors with ClickHouse's code.
+"""ClickHouse over its own HTTP interface: one statement a request, answers as rows, errors with
+ClickHouse's code.
 
-Rows go in as JSON arrays: `orjson` writes one in 2 us and the server parses it in its own process, which is cheaper
-for us than building columns (measured: docs/projections.md), and needs neither pyarrow nor numpy in memory.
+Rows go in as JSON arrays: `orjson` writes one in 2 us and the server parses it in its own process,
+which is cheaper for us than building columns (measured: docs/projections.md), and needs neither
+pyarrow nor numpy in memory.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from streams.errors import Retryable
 
 CONNECT_TIMEOUT_S: Final = 5.0
 READ_TIMEOUT_S: Final = 60.0
-"""Above the longest insert seen on a busy machine; after it the batch is sent again under the same token."""
+"""Above the longest insert seen on a busy machine; after it the batch is sent again under the same
+token."""
 RETRY_AFTER_MS: Final = 1000
 MESSAGE_CHARS_MAX: Final = 2000
 ERROR: Final = re.compile(r"Code: (\d+)\. DB::Exception: (.*)", re.DOTALL)
@@ -31,7 +34,8 @@ TOO_MANY_ROWS_OR_BYTES: Final = 396
 
 READ_SETTINGS: Final = {
     "default_format": "JSONCompact",
-    "output_format_json_quote_64bit_integers": "0",  # Money and offsets are integers, in JSON as well.
+    # Money and offsets are integers, in JSON as well.
+    "output_format_json_quote_64bit_integers": "0",
     "output_format_json_quote_denormals": "0",
     "wait_end_of_query": "1",  # An error after the first rows must not look like an answer.
 }
@@ -96,9 +100,7 @@ class ClickHouse:
         """The rows of a query; `{name:Type}` in it is bound on the server, never pasted."""
         return answer_of(self._post(READ_SETTINGS | bound(parameters), statement.encode()))
 
-    def query_with(
-        self, statement: str, name: str, structure: str, rows: Iterable[Row]
-    ) -> Answer:
+    def query_with(self, statement: str, name: str, structure: str, rows: Iterable[Row]) -> Answer:
         """The rows of a query that reads `rows` as a table called `name`."""
         settings = READ_SETTINGS | {
             "query": statement,
@@ -111,7 +113,8 @@ class ClickHouse:
     def insert(
         self, table: str, columns: Sequence[str], rows: Sequence[PackedRow], token: str
     ) -> None:
-        """Insert rows as one block; a block under the same token that stands already is not repeated."""
+        """Insert rows as one block; a block under the same token that stands already is not
+        repeated."""
         statement = f"INSERT INTO {table} ({', '.join(columns)}) FORMAT JSONCompactEachRow"
         settings = INSERT_SETTINGS | {"query": statement, "insert_deduplication_token": token}
         self._post(settings, b"\n".join(rows))
@@ -121,7 +124,8 @@ class ClickHouse:
 
 
 class AsyncClickHouse:
-    """The same over an event loop, for reading only. Answers are bounded in bytes, whatever the statement asks."""
+    """The same over an event loop, for reading only. Answers are bounded in bytes, whatever the
+    statement asks."""
 
     def __init__(self, endpoint: Endpoint, answer_bytes_max: int, read_timeout_s: float) -> None:
         self._answer_bytes_max = answer_bytes_max
@@ -141,7 +145,8 @@ class AsyncClickHouse:
         parameters: Mapping[str, object] | None = None,
         settings: Mapping[str, str] | None = None,
     ) -> Answer:
-        """The rows of a query. `ClickHouseError` if it was refused, `Retryable` if nobody answers."""
+        """The rows of a query. `ClickHouseError` if it was refused, `Retryable` if nobody
+        answers."""
         params = READ_SETTINGS | bound(parameters) | dict(settings or {})
         try:
             async with self._client.stream(
@@ -217,6 +222,5 @@ def _checked(send: Callable[[], httpx.Response]) -> bytes:
 
 def _is_error(response: httpx.Response) -> bool:
     return (
-        response.status_code != httpx.codes.OK
-        or "x-clickhouse-exception-code" in response.headers
+        response.status_code != httpx.codes.OK or "x-clickhouse-exception-code" in response.headers
     )

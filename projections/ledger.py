@@ -1,13 +1,14 @@
 """The sink's ledger: which records are one batch, told before the batch's rows are sent.
 
-A batch is a set of ranges, one per partition, written to the ledger first, then sent to each table under the token
-`<table>-<seq>`. Batches follow one another: batch n + 1 enters the ledger only after every row of batch n was
-acknowledged. So at any crash at most the newest batch is incomplete, its ranges and the epochs to judge them by are on
-the ledger, and sending it again, whole, repeats nothing: a table that has it already refuses the token.
+A batch is a set of ranges, one per partition, written to the ledger first, then sent to each table
+under the token `<table>-<seq>`. Batches follow one another: batch n + 1 enters the ledger only
+after every row of batch n was acknowledged. So at any crash at most the newest batch is incomplete,
+its ranges and the epochs to judge them by are on the ledger, and sending it again, whole, repeats
+nothing: a table that has it already refuses the token.
 
-The ledger's own insert carries the token `batches-<seq>`. Of two sinks at one seq the store keeps the first, and both
-read back who it was: the other is deposed. A sink that was stopped between read-back and rows can do no harm either:
-its successor sends the same batch under the same tokens.
+The ledger's own insert carries the token `batches-<seq>`. Of two sinks at one seq the store keeps
+the first, and both read back who it was: the other is deposed. A sink that was stopped between
+read-back and rows can do no harm either: its successor sends the same batch under the same tokens.
 """
 
 from __future__ import annotations
@@ -22,16 +23,19 @@ from streams.ownership import NO_CLAIM
 
 NO_BATCH: Final = -1
 WINDOW_OFFSETS: Final = 10_000
-"""A repeat of an event id is seen within so many records of its partition; the table's own merge drops later ones."""
+"""A repeat of an event id is seen within so many records of its partition; the table's own merge
+drops later ones."""
 HOLD_WRITER: Final = "replay"
-"""Writer of the empty batch by which a rebuild asks the sink to stand still until the tables are swapped."""
+"""Writer of the empty batch by which a rebuild asks the sink to stand still until the tables are
+swapped."""
 
 PartitionKey = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
-    """The records of one partition in one batch, and what became of them. Empty if it ends before it begins."""
+    """The records of one partition in one batch, and what became of them. Empty if it ends before
+    it begins."""
 
     topic: str
     partition: int
@@ -68,13 +72,15 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
-    """What the store knows: the newest batch, whether all its rows stand, and each partition's newest range."""
+    """What the store knows: the newest batch, whether all its rows stand, and each partition's
+    newest range."""
 
     newest: Batch | None
     is_complete: bool
     ranges: Mapping[PartitionKey, Range]
     recent: Mapping[PartitionKey, Sequence[tuple[str, int]]]
-    """Ids and offsets, rising, of the standing events within `WINDOW_OFFSETS` below each partition's resume offset."""
+    """Ids and offsets, rising, of the standing events within `WINDOW_OFFSETS` below each
+    partition's resume offset."""
 
     @property
     def next_seq(self) -> int:
@@ -121,13 +127,15 @@ class SinkDeposed(OmiumError):
 
 
 class Store(Protocol):
-    """Where rows stand. Every method may be repeated; each raises `Retryable` while the store is away."""
+    """Where rows stand. Every method may be repeated; each raises `Retryable` while the store is
+    away."""
 
     def ledger(self) -> Ledger:
         """The ledger as it stands now."""
 
     def intend(self, batch: Batch) -> None:
-        """Enter the batch. Raises `SinkDeposed` unless it now is the newest entry, written by `batch.writer`."""
+        """Enter the batch. Raises `SinkDeposed` unless it now is the newest entry, written by
+        `batch.writer`."""
 
     def insert(self, table: str, seq: int, rows: Sequence[PackedRow]) -> None:
         """Insert a batch's rows; without effect if this table has rows of batch `seq` already."""

@@ -21,7 +21,8 @@ from projections.tables import COLUMNS, EVENTS, USAGE, PackedRow, Row, unpack
 
 
 class MemoryStore:
-    """Rows by table, and the ledger. Two sinks may share one store, as they would share a server."""
+    """Rows by table, and the ledger. Two sinks may share one store, as they would share a
+    server."""
 
     def __init__(self) -> None:
         self.rows: dict[str, list[Row]] = {table: [] for table in COLUMNS}

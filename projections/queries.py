@@ -1,4 +1,5 @@
-"""What the gateway asks of the tables: one file per query, each asked as the tenant's own user where there is one."""
+"""What the gateway asks of the tables: one file per query, each asked as the tenant's own user
+where there is one."""
 
 from __future__ import annotations
 
@@ -17,7 +18,17 @@ from streams.errors import Rejected
 from streams.messages import Message
 
 STATEMENTS_DIR: Final = Path(__file__).parent / "sql"
-COST_GROUPS: Final = ("tenant", "workflow", "agent", "step", "model", "day", "provider", "route", "execution")
+COST_GROUPS: Final = (
+    "tenant",
+    "workflow",
+    "agent",
+    "step",
+    "model",
+    "day",
+    "provider",
+    "route",
+    "execution",
+)
 """What costs can be told by."""
 EVENTS_MAX: Final = 200_000
 """Events in one answer: of the longest history, or of all open executions at a gateway's start."""
@@ -46,7 +57,8 @@ UNAVAILABLE_CODES: Final = frozenset({0, 202, 209, 210, 516})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StandingEvent:
-    """A row of `events` as a message again. Bytes come back as as many zeros: their content is only on the log."""
+    """A row of `events` as a message again. Bytes come back as as many zeros: their content is only
+    on the log."""
 
     topic: str
     partition: int
@@ -56,7 +68,8 @@ class StandingEvent:
 
 
 class Queries:
-    """One gateway's access: its own user for what spans tenants, each tenant's for what a tenant asks."""
+    """One gateway's access: its own user for what spans tenants, each tenant's for what a tenant
+    asks."""
 
     def __init__(
         self, owner: Endpoint, endpoint_of_tenant: Callable[[str], Endpoint | None]
@@ -71,7 +84,8 @@ class Queries:
             await client.close()
 
     async def sql(self, tenant: str, query: str) -> Answer:
-        """The rows of a tenant's own statement. `Rejected` says what is wrong with it, in ClickHouse's words."""
+        """The rows of a tenant's own statement. `Rejected` says what is wrong with it, in
+        ClickHouse's words."""
         answer = await self._asked(tenant, query, {})
         if len(answer.rows) > SQL_ROWS_MAX:
             # A SETTINGS clause in the statement may have lifted the server's limit.

@@ -1,8 +1,10 @@
-"""A rebuild of every table from the log (law 6): beside the standing ones, compared with them, then swapped in.
+"""A rebuild of every table from the log (law 6): beside the standing ones, compared with them, then
+swapped in.
 
-The standing sink goes on while most of the log is read. Then a batch by `replay` in its ledger makes it stand still,
-the rest is read to exactly its positions, both sets of tables are compared row by row, and they change names. The
-last entry of the new ledger has a number above all of the old one, so that whoever slept through it is deposed.
+The standing sink goes on while most of the log is read. Then a batch by `replay` in its ledger
+makes it stand still, the rest is read to exactly its positions, both sets of tables are compared
+row by row, and they change names. The last entry of the new ledger has a number above all of the
+old one, so that whoever slept through it is deposed.
 """
 
 from __future__ import annotations
@@ -29,15 +31,19 @@ from streams.errors import Terminal
 REBUILD_DATABASE: Final = "omium_rebuild"
 REBUILD_WRITER: Final = "rebuild"
 HOLD_WAIT_MS: Final = 30_000
-"""How long the standing sink may take to finish the batch it has begun; above the longest insert."""
+"""How long the standing sink may take to finish the batch it has begun; above the longest
+insert."""
 POLL_MS: Final = 100
 BY_RECORD: Final = (EVENTS, EVENTS_VOID, USAGE)
 """Tables with one row per record, which can be compared and carried over by offset."""
 FOLDED: Final = {
-    "executions": "tenant, execution, status, workflow, steps, steps_failed, tool_calls, llm_calls, approvals,"
-    " input_tokens, cached_tokens, output_tokens, reasoning_tokens, cost_microusd, output_json, error_message",
-    "llm_calls": "tenant, execution, call_id, status, route, provider, model, tries, input_tokens, cost_microusd",
-    "tool_calls": "tenant, execution, call_id, status, tool, policy, arguments_json, result_json, intents",
+    "executions": "tenant, execution, status, workflow, steps, steps_failed, tool_calls, llm_calls,"
+    " approvals, input_tokens, cached_tokens, output_tokens, reasoning_tokens, cost_microusd,"
+    " output_json, error_message",
+    "llm_calls": "tenant, execution, call_id, status, route, provider, model, tries, input_tokens,"
+    " cost_microusd",
+    "tool_calls": "tenant, execution, call_id, status, tool, policy, arguments_json, result_json,"
+    " intents",
 }
 """Views compared by what they answer."""
 
@@ -114,7 +120,8 @@ class Rebuild:
     say: Callable[[str], None]
 
     def run(self) -> list[Compared]:
-        """Rebuild, compare, and swap if all is equal; on any difference the standing tables stay."""
+        """Rebuild, compare, and swap if all is equal; on any difference the standing tables
+        stay."""
         old, new = ClickHouseStore(self.standing), ClickHouseStore(self.fresh)
         old.migrate()
         self._drop_fresh()
@@ -132,7 +139,8 @@ class Rebuild:
                 self._close_ledger(new, held)
                 self._swap(old, held)
         finally:
-            # Either the old ledger stands again and gives up its hold, or the new one does, which has none.
+            # Either the old ledger stands again and gives up its hold, or the new one does, which
+            # has none.
             self._release(old)
             self._drop_fresh()
         return compared
@@ -166,14 +174,17 @@ class Rebuild:
                 return
 
     def _hold(self, store: ClickHouseStore) -> Ledger:
-        """The standing ledger once nobody writes to it. A hold has no ranges, so positions stay what they are."""
+        """The standing ledger once nobody writes to it. A hold has no ranges, so positions stay
+        what they are."""
         deadline_ms = self.monotonic_ms() + HOLD_WAIT_MS
         while self.monotonic_ms() < deadline_ms:
             ledger = store.ledger()
             if not ledger.unfinished and self._entered(store, ledger, HOLD_WRITER):
                 return store.ledger()
             self.sleep_ms(POLL_MS)
-        raise Terminal("the projector does not finish its batch; start it, or try again when it is quiet")
+        raise Terminal(
+            "the projector does not finish its batch; start it, or try again when it is quiet"
+        )
 
     def _entered(self, store: ClickHouseStore, ledger: Ledger, writer: str) -> bool:
         """Whether an empty batch of this writer now is the ledger's newest."""
@@ -185,7 +196,8 @@ class Rebuild:
         return True
 
     def _carry_over(self, new: ClickHouseStore) -> None:
-        """Take over rows of records that the log no longer holds: retention must not empty the audit."""
+        """Take over rows of records that the log no longer holds: retention must not empty the
+        audit."""
         gone = {key: low for key, low in self.lows.items() if low > 0}
         source = self.standing.endpoint.database
         for (topic, partition), low in gone.items():
@@ -198,7 +210,8 @@ class Rebuild:
                     {"topic": topic, "partition": partition, "low": low},
                 )
         if gone:
-            # Every column of this fold is a maximum: joining the old changes once more changes nothing else.
+            # Every column of this fold is a maximum: joining the old changes once more changes
+            # nothing else.
             columns = ", ".join(COLUMNS[LLM_CALL_CHANGES])
             self.fresh.execute(
                 f"INSERT INTO {LLM_CALL_CHANGES} ({columns})"
@@ -213,7 +226,8 @@ class Rebuild:
         )
 
     def _close_ledger(self, new: ClickHouseStore, held: Ledger) -> None:
-        """Number the new ledger above the old one, and let it say every position, also where the log is empty."""
+        """Number the new ledger above the old one, and let it say every position, also where the
+        log is empty."""
         ranges = tuple(
             Range(
                 topic=part.topic,

@@ -1,6 +1,7 @@
 """The sink: log in, rows out, exactly once, whatever is killed and whenever.
 
-How: see `projections.ledger`. While one batch is being stored the next is read and turned into rows.
+How: see `projections.ledger`. While one batch is being stored the next is read and turned into
+rows.
 """
 
 from __future__ import annotations
@@ -12,7 +13,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
-from projections.batches import BatchBuilder, DeadRecord, Decode, LogRecord, PartitionReader, Prepared
+from projections.batches import (
+    BatchBuilder,
+    DeadRecord,
+    Decode,
+    LogRecord,
+    PartitionReader,
+    Prepared,
+)
 from projections.ledger import Ledger, PartitionKey, Range, Settled, SinkDeposed, Store
 from streams.errors import Retryable
 
@@ -23,7 +31,8 @@ BACKOFF_MS_MAX: Final = 5_000
 HOLD_POLL_MS: Final = 500
 HOLD_MS_MAX: Final = 10 * 60 * 1000
 REFRESH_MS: Final = 24 * 60 * 60 * 1000
-"""How often a batch names every partition's position, after which older entries of the ledger may go."""
+"""How often a batch names every partition's position, after which older entries of the ledger may
+go."""
 
 T = TypeVar("T")
 
@@ -69,7 +78,8 @@ class Counters:
 
 @dataclass(slots=True, kw_only=True)
 class Sink:
-    """One projector. `wait` sleeps for so many milliseconds and returns True when the sink must stop."""
+    """One projector. `wait` sleeps for so many milliseconds and returns True when the sink must
+    stop."""
 
     source: Source
     store: Store
@@ -99,7 +109,8 @@ class Sink:
             self.source.close()
 
     def _tenure(self) -> None:
-        """Read the ledger, finish what it left unfinished, then project; ends only by an exception."""
+        """Read the ledger, finish what it left unfinished, then project; ends only by an
+        exception."""
         ledger = self._ledger()
         builder = BatchBuilder(
             self.decode,
@@ -116,7 +127,8 @@ class Sink:
             self._project(builder, ledger.next_seq, executor)
 
     def _ledger(self) -> Ledger:
-        """The ledger, once no rebuild holds it. One that died holding it is not waited for for ever."""
+        """The ledger, once no rebuild holds it. One that died holding it is not waited for for
+        ever."""
         deadline_ms = self.monotonic_ms() + HOLD_MS_MAX
         while True:
             ledger = self._retried("read the ledger", self.store.ledger)
@@ -125,7 +137,8 @@ class Sink:
             self._rest(HOLD_POLL_MS)
 
     def _finish(self, builder: BatchBuilder, ledger: Ledger) -> None:
-        """Send the newest batch again, with exactly its records, unless it is known to be complete."""
+        """Send the newest batch again, with exactly its records, unless it is known to be
+        complete."""
         if ledger.newest is None or ledger.is_complete:
             return
         again = [part for part in ledger.newest.ranges if not part.is_empty]
@@ -198,7 +211,8 @@ class Sink:
         return True
 
     def _retried(self, what: str, act: Callable[[], T]) -> T:
-        """The act's result, however long its other side is away. Nothing is read meanwhile: memory stays bounded."""
+        """The act's result, however long its other side is away. Nothing is read meanwhile: memory
+        stays bounded."""
         backoff_ms = BACKOFF_MS_MIN
         while True:
             try:

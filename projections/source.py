@@ -1,4 +1,5 @@
-"""The log as the sink reads it: every partition assigned by us, positions from the store's ledger, no group."""
+"""The log as the sink reads it: every partition assigned by us, positions from the store's ledger,
+no group."""
 
 from __future__ import annotations
 
@@ -54,7 +55,7 @@ class LogSource:
                 "bootstrap.servers": self._bootstrap,
                 "group.id": "omium-projector-unused",  # Required by the client, never joined.
                 "client.id": "omium-projector",
-                "enable.auto.commit": False,  # The ledger holds positions, beside the rows they stand for.
+                "enable.auto.commit": False,  # Positions stand in the ledger, beside the rows.
                 "auto.offset.reset": "earliest",
                 "fetch.wait.max.ms": 500,
                 "fetch.queue.backoff.ms": 20,
@@ -95,7 +96,8 @@ class LogSource:
         return records
 
     def again(self, part: Range) -> Iterator[LogRecord]:
-        """The records of a range that was read before. Those that the log no longer holds are passed over."""
+        """The records of a range that was read before. Those that the log no longer holds are
+        passed over."""
         for messages in scan(
             self._bootstrap, part.topic, part.partition, part.first_offset, part.last_offset + 1
         ):
@@ -103,8 +105,11 @@ class LogSource:
 
 
 def first_offsets(bootstrap: str, keys: Iterable[PartitionKey]) -> dict[PartitionKey, int]:
-    """The first offset that the log still holds, by partition. Raises `Retryable` without a broker."""
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "omium-projector-unused", "log_level": 3})
+    """The first offset that the log still holds, by partition. Raises `Retryable` without a
+    broker."""
+    consumer = Consumer(
+        {"bootstrap.servers": bootstrap, "group.id": "omium-projector-unused", "log_level": 3}
+    )
     try:
         return {key: _watermarks(consumer, key)[0] for key in keys}
     finally:
@@ -113,7 +118,9 @@ def first_offsets(bootstrap: str, keys: Iterable[PartitionKey]) -> dict[Partitio
 
 def _watermarks(consumer: Consumer, key: PartitionKey) -> tuple[int, int]:
     try:
-        low, high = consumer.get_watermark_offsets(TopicPartition(*key), timeout=WATERMARK_TIMEOUT_S)
+        low, high = consumer.get_watermark_offsets(
+            TopicPartition(*key), timeout=WATERMARK_TIMEOUT_S
+        )
     except KafkaException as error:
         raise Retryable(f"no watermarks of {key[0]}[{key[1]}]: {error}", 1000) from error
     return int(low), int(high)
@@ -123,8 +130,8 @@ def _check_position(consumer: Consumer, key: PartitionKey, position: int) -> Non
     low, high = _watermarks(consumer, key)
     if position > high:
         raise Terminal(
-            f"{key[0]}[{key[1]}] ends at {high}, but rows stand up to {position - 1}: this is another log."
-            " Rebuild the tables from it with `omiumctl replay`."
+            f"{key[0]}[{key[1]}] ends at {high}, but rows stand up to {position - 1}: this is"
+            " another log. Rebuild the tables from it with `omiumctl replay`."
         )
     if position < low:
         log.warning(
@@ -140,7 +147,9 @@ def _good(messages: list[Message]) -> list[LogRecord]:
             continue
         topic, partition, offset = message.topic(), message.partition(), message.offset()
         assert topic is not None and partition is not None and offset is not None
-        records.append(LogRecord(topic, partition, offset, _raw(message.key()), _raw(message.value())))
+        records.append(
+            LogRecord(topic, partition, offset, _raw(message.key()), _raw(message.value()))
+        )
     return records
 
 

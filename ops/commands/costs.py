@@ -9,7 +9,17 @@ from ops.commands import Subparsers, command, settings_of
 from ops.exits import OK, CommandError
 from ops.output import emit, say
 
-GROUPS: Final = ("tenant", "workflow", "agent", "step", "model", "day", "provider", "route", "execution")
+GROUPS: Final = (
+    "tenant",
+    "workflow",
+    "agent",
+    "step",
+    "model",
+    "day",
+    "provider",
+    "route",
+    "execution",
+)
 MICROUSD: Final = 1_000_000
 
 
@@ -22,7 +32,9 @@ def add(subparsers: Subparsers) -> None:
         handle,
         ("costs", "costs --by agent", "costs --by day --json"),
     )
-    parser.add_argument("--by", choices=GROUPS, default="model", help="what to tell costs by (default: model)")
+    parser.add_argument(
+        "--by", choices=GROUPS, default="model", help="what to tell costs by (default: model)"
+    )
 
 
 def handle(arguments: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ def add(subparsers: Subparsers) -> None:
     command(
         subparsers,
         "replay",
-        "Rebuild the ClickHouse tables from the log, compare them with the standing ones, swap them in.",
+        "Rebuild the ClickHouse tables from the log, compare them, and swap them in.",
         handle,
         ("replay", "replay --json"),
     )
@@ -34,13 +34,19 @@ def handle(arguments: argparse.Namespace) -> int:
     is_equal = all(one.is_equal for one in compared)
     if arguments.json:
         tables = [
-            {"table": one.table, "old_rows": one.old_rows, "new_rows": one.new_rows, "equal": one.is_equal}
+            {
+                "table": one.table,
+                "old_rows": one.old_rows,
+                "new_rows": one.new_rows,
+                "equal": one.is_equal,
+            }
             for one in compared
         ]
         emit({"swapped": is_equal, "tables": tables})
     else:
         rows = [
-            (one.table, one.old_rows, one.new_rows, "yes" if one.is_equal else "NO") for one in compared
+            (one.table, one.old_rows, one.new_rows, "yes" if one.is_equal else "NO")
+            for one in compared
         ]
         for line in table(("table", "rows before", "rows rebuilt", "equal"), rows):
             print(line)

@@ -7,6 +7,10 @@ import signal
 import threading
 from functools import partial
 
+from ops import clock
+from ops.readiness import mark_ready
+from ops.settings import Settings
+from ops.store import owner_endpoint
 from producers.wire import Wire
 from projections.clickhouse import ClickHouseStore
 from projections.dead_letters import KafkaDeadLetters
@@ -14,11 +18,6 @@ from projections.http import ClickHouse
 from projections.sink import Sink
 from projections.source import LogSource, partitions
 from streams.errors import Retryable
-
-from ops import clock
-from ops.readiness import mark_ready
-from ops.settings import Settings
-from ops.store import owner_endpoint
 
 log = logging.getLogger("omium.projector")
 

@@ -1,4 +1,5 @@
-"""What every store of rows promises the sink: the same tests for memory and for a real ClickHouse."""
+"""What every store of rows promises the sink: the same tests for memory and for a real
+ClickHouse."""
 
 from __future__ import annotations
 
@@ -7,15 +8,15 @@ from typing import Protocol
 from uuid import uuid4
 
 import pytest
-from tests.support.projection import answered, claim, queued
 
 from projections.clickhouse import ClickHouseStore
 from projections.http import ClickHouse, Endpoint
 from projections.ledger import WINDOW_OFFSETS, Batch, Range, SinkDeposed, Store
 from projections.memory import MemoryStore
-from projections.rows import Place, rows_of
-from projections.tables import COLUMNS, EVENTS, USAGE, PackedRow, pack
+from projections.rows import rows_of
+from projections.tables import COLUMNS, EVENTS, USAGE, PackedRow, Place, pack
 from streams.messages import Event
+from tests.support.projection import answered, claim, queued
 
 
 class Server(Protocol):

@@ -16,6 +16,16 @@ from typing import Protocol
 from uuid import uuid4
 
 import pytest
+
+from producers import registry
+from producers.kafka import end_offset, scan
+from producers.topology import create_topics
+from producers.wire import Wire
+from projections.clickhouse import ClickHouseStore
+from projections.http import ClickHouse, Endpoint
+from streams.control.events import RecordDeadLettered
+from streams.messages import Message
+from streams.topics import DLQ
 from tests.support.projection import (
     COST,
     KafkaLog,
@@ -27,16 +37,6 @@ from tests.support.projection import (
     started,
     story,
 )
-
-from producers import registry
-from producers.kafka import end_offset, scan
-from producers.topology import create_topics
-from producers.wire import Wire
-from projections.clickhouse import ClickHouseStore
-from projections.http import ClickHouse, Endpoint
-from streams.control.events import RecordDeadLettered
-from streams.messages import Message
-from streams.topics import DLQ
 
 DEADLINE_S = 90.0
 POLL_S = 0.02
@@ -121,10 +121,12 @@ def eventually(holds: Callable[[], bool], what: Callable[[], object] = lambda: "
 def numbers(tables: ClickHouse) -> dict[str, int]:
     """What stands."""
     answer = tables.query(
-        "SELECT (SELECT count() FROM events) AS events, (SELECT uniqExact(event_id) FROM events) AS ids,"
+        "SELECT (SELECT count() FROM events) AS events,"
+        " (SELECT uniqExact(event_id) FROM events) AS ids,"
         " (SELECT count() FROM events_void) AS void, (SELECT count() FROM usage) AS calls,"
         " (SELECT sum(cost_microusd) FROM usage) AS cost,"
-        " (SELECT sum(llm_calls) FROM executions) AS llm_calls, (SELECT sum(steps) FROM executions) AS steps,"
+        " (SELECT sum(llm_calls) FROM executions) AS llm_calls,"
+        " (SELECT sum(steps) FROM executions) AS steps,"
         " (SELECT sum(tool_calls) FROM executions) AS tool_calls,"
         " (SELECT countIf(status = 'completed') FROM executions) AS completed"
     )
@@ -198,7 +200,9 @@ def rows_in(tables: ClickHouse, table: str) -> int:
     return int(str(tables.query(f"SELECT count() FROM {table}").rows[0][0]))
 
 
-def test_a_projector_told_to_stop_leaves_nothing_unfinished(projector: Projector, wire: Wire) -> None:
+def test_a_projector_told_to_stop_leaves_nothing_unfinished(
+    projector: Projector, wire: Wire
+) -> None:
     log = projector.log
     append(log, wire, [*claims(log), *stories(log, 0, 20, (0, 0))])
     projector.start()
@@ -211,11 +215,13 @@ def test_a_projector_told_to_stop_leaves_nothing_unfinished(projector: Projector
 
 
 def assert_ledger_covers_the_log(projector: Projector) -> None:
-    """The ledger's ranges are the log, end to end, without gap and overlap, and account for every record."""
+    """The ledger's ranges are the log, end to end, without gap and overlap, and account for every
+    record."""
     for topic in projector.log.names:
         for partition in (0, 1):
             rows = projector.tables.query(
-                "SELECT first_offset, last_offset, records, rows + void + duplicates + poison AS told FROM batches"
+                "SELECT first_offset, last_offset, records,"
+                " rows + void + duplicates + poison AS told FROM batches"
                 " WHERE topic = {topic:String} AND partition = {partition:UInt16}"
                 " AND last_offset >= first_offset ORDER BY first_offset",
                 {"topic": topic, "partition": partition},
@@ -232,19 +238,30 @@ def test_void_events_repeats_and_poison_are_told_apart(projector: Projector, wir
     log = projector.log
     append(log, wire, [*claims(log), *stories(log, 0, 2, (0, 0))])
     second = append(log, wire, claims(log, 1))
-    zombie: Records = [(log.executions, 0, started("z", 0)), (log.responses, 1, answered("z", 0, 0))]
+    zombie: Records = [
+        (log.executions, 0, started("z", 0)),
+        (log.responses, 1, answered("z", 0, 0)),
+    ]
     poison: Records = [(name, 1, b"\x00\x00\x00\x00\x01garbage") for name in log.names]
     # The zombie's event has the id of its valid twin, which comes later and must stand.
     epoch = second[0]
-    valid: Records = [(log.executions, 0, queued("z", epoch)), (log.executions, 0, started("z", epoch))]
-    again: Records = [(log.requests, 0, requested("x0", 0)), (log.executions, 0, started("z", epoch))]
+    valid: Records = [
+        (log.executions, 0, queued("z", epoch)),
+        (log.executions, 0, started("z", epoch)),
+    ]
+    again: Records = [
+        (log.requests, 0, requested("x0", 0)),
+        (log.executions, 0, started("z", epoch)),
+    ]
     append(log, wire, [*zombie, *poison, *valid, *again])
     projector.start()
     want = expected(2, claims=8, void=2)
     want |= {"events": want["events"] + 2, "ids": want["ids"] + 2}
     eventually(lambda: numbers(projector.tables) == want, lambda: (numbers(projector.tables), want))
     assert_ledger_covers_the_log(projector)
-    twin = projector.tables.query("SELECT count() FROM events WHERE event_id IN (SELECT event_id FROM events_void)")
+    twin = projector.tables.query(
+        "SELECT count() FROM events WHERE event_id IN (SELECT event_id FROM events_void)"
+    )
     assert twin.rows == [[1]]
     eventually(lambda: buried(log, wire) == {(name, 1) for name in log.names})
 
@@ -264,7 +281,9 @@ def buried(log: KafkaLog, wire: Wire) -> set[tuple[str, int]]:
     }
 
 
-def test_two_projectors_at_once_write_every_row_once(projector: Projector, wire: Wire, tmp_path: Path) -> None:
+def test_two_projectors_at_once_write_every_row_once(
+    projector: Projector, wire: Wire, tmp_path: Path
+) -> None:
     log = projector.log
     append(log, wire, claims(log))
     other = Projector(log, projector.tables, tmp_path / "other.log")
@@ -275,7 +294,9 @@ def test_two_projectors_at_once_write_every_row_once(projector: Projector, wire:
             append(log, wire, stories(log, part * 20, 20, (0, 0)))
             eventually(lambda: rows_in(projector.tables, "usage") >= part * 40)  # noqa: B023
         want = expected(120, claims=4)
-        eventually(lambda: numbers(projector.tables) == want, lambda: (numbers(projector.tables), want))
+        eventually(
+            lambda: numbers(projector.tables) == want, lambda: (numbers(projector.tables), want)
+        )
     finally:
         other.end()
     assert_ledger_covers_the_log(projector)
@@ -296,11 +317,15 @@ def test_a_projector_that_was_stopped_for_a_while_changes_nothing(
     try:
         append(log, wire, stories(log, 40, 40, (0, 0)))
         want = expected(80, claims=4)
-        eventually(lambda: numbers(projector.tables) == want, lambda: (numbers(projector.tables), want))
+        eventually(
+            lambda: numbers(projector.tables) == want, lambda: (numbers(projector.tables), want)
+        )
         os.kill(projector._process.pid, signal.SIGCONT)
         append(log, wire, stories(log, 80, 20, (0, 0)))
         want = expected(100, claims=4)
-        eventually(lambda: numbers(projector.tables) == want, lambda: (numbers(projector.tables), want))
+        eventually(
+            lambda: numbers(projector.tables) == want, lambda: (numbers(projector.tables), want)
+        )
     finally:
         other.end()
     assert_ledger_covers_the_log(projector)

@@ -10,6 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from ops.embedded import clickhouse, ports
+from producers import registry
+from producers.topology import create_topics
+from producers.wire import Wire
+from projections.clickhouse import ClickHouseStore
+from projections.http import ClickHouse, Endpoint
 from tests.integration.test_projector import (
     Projector,
     assert_ledger_covers_the_log,
@@ -22,13 +29,6 @@ from tests.integration.test_projector import (
     stories,
 )
 from tests.support.projection import KafkaLog, append
-
-from ops.embedded import clickhouse, ports
-from producers import registry
-from producers.topology import create_topics
-from producers.wire import Wire
-from projections.clickhouse import ClickHouseStore
-from projections.http import ClickHouse, Endpoint
 
 FIRST_PORT = 37300
 
@@ -91,7 +91,8 @@ def test_a_killed_clickhouse_loses_and_repeats_nothing(
     try:
         for outage in range(4):
             append(log, wire, stories(log, outage * 40, 40, (0, 0)))
-            eventually(lambda: is_mid_batch(tables) or rows_in(tables, "usage") >= (outage + 1) * 80)  # noqa: B023
+            settled = (outage + 1) * 80
+            eventually(lambda: is_mid_batch(tables) or rows_in(tables, "usage") >= settled)  # noqa: B023
             own.kill()
             own.start()
         want = expected(160, claims=4)

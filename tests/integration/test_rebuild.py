@@ -7,6 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from producers import registry
+from producers.topology import create_topics
+from producers.wire import Wire
+from projections.clickhouse import ClickHouseStore
+from projections.http import ClickHouse, Endpoint
+from projections.rebuild import Compared, Rebuild
+from projections.source import LogSource, first_offsets
 from tests.integration.test_projector import (
     Projector,
     Server,
@@ -18,14 +26,6 @@ from tests.integration.test_projector import (
     stories,
 )
 from tests.support.projection import KafkaLog, append
-
-from producers import registry
-from producers.topology import create_topics
-from producers.wire import Wire
-from projections.clickhouse import ClickHouseStore
-from projections.http import ClickHouse, Endpoint
-from projections.rebuild import Compared, Rebuild
-from projections.source import LogSource, first_offsets
 
 
 def monotonic_ms() -> int:
@@ -93,7 +93,8 @@ def test_a_table_that_differs_from_the_log_is_found_and_not_swapped(
     want = expected(5, claims=4)
     eventually(lambda: numbers(projector.tables) == want, lambda: (numbers(projector.tables), want))
     projector.tables.execute(
-        "ALTER TABLE usage UPDATE cost_microusd = cost_microusd + 1 WHERE step = 's0' SETTINGS mutations_sync = 2"
+        "ALTER TABLE usage UPDATE cost_microusd = cost_microusd + 1 WHERE step = 's0'"
+        " SETTINGS mutations_sync = 2"
     )
     compared = rebuilt(projector, wire)
     assert [one.table for one in compared if not one.is_equal] == ["usage"]

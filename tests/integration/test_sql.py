@@ -1,4 +1,5 @@
-"""`POST /v1/sql` and its neighbours on a real ClickHouse: a tenant reads its own rows, and nothing else whatever it asks."""
+"""`POST /v1/sql` and its neighbours on a real ClickHouse: a tenant reads its own rows, and nothing
+else whatever it asks."""
 
 from __future__ import annotations
 
@@ -11,8 +12,6 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from starlette.requests import HTTPConnection
-from tests.integration.test_projector_outage import OwnServer
-from tests.support.projection import COST, answered, queued, started, tool_completed, tool_intended
 
 from gateway import problems, sql
 from gateway.auth import Principal, Scope
@@ -20,10 +19,12 @@ from ops.embedded import clickhouse, ports
 from projections.clickhouse import ClickHouseStore
 from projections.http import ClickHouse, Endpoint
 from projections.queries import SQL_ROWS_MAX, Queries
-from projections.rows import Place, rows_of
-from projections.tables import TABLES, pack
+from projections.rows import rows_of
+from projections.tables import TABLES, Place, pack
 from streams.messages import TenantId
 from streams.topics import EXECUTIONS, LLM_RESPONSES
+from tests.integration.test_projector_outage import OwnServer
+from tests.support.projection import COST, answered, queued, started, tool_completed, tool_intended
 
 FIRST_PORT = 47300
 CALLS = 5
@@ -57,7 +58,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[clickhouse.Clic
 
 def fill(store: ClickHouseStore, seq: int, tenant: str) -> None:
     """One execution of the tenant with its calls."""
-    events = [(EXECUTIONS, event("x", 0, tenant)) for event in (queued, started, tool_intended, tool_completed)]
+    events = [
+        (EXECUTIONS, event("x", 0, tenant))
+        for event in (queued, started, tool_intended, tool_completed)
+    ]
     events += [(LLM_RESPONSES, answered("x", n, 0, tenant)) for n in range(CALLS)]  # type: ignore[misc]
     rows: dict[str, list[bytes]] = {}
     for offset, (topic, event) in enumerate(events):
@@ -125,7 +129,8 @@ async def test_a_tenant_sees_only_its_own_rows(client: httpx.AsyncClient, table:
     [
         "SELECT count() FROM usage WHERE tenant = 'other'",
         "SELECT count() FROM executions WHERE tenant = 'other'",
-        "SELECT count() FROM (SELECT * FROM usage UNION ALL SELECT * FROM usage) WHERE tenant != 'local'",
+        "SELECT count() FROM (SELECT tenant FROM usage UNION ALL SELECT tenant FROM events)"
+        " WHERE tenant != 'local'",
         "WITH t AS (SELECT tenant FROM events) SELECT countIf(tenant != 'local') FROM t",
         "SELECT countIf(tenant != 'local') FROM merge('omium', '^usage$')",
     ],
@@ -164,7 +169,9 @@ async def test_no_way_of_asking_shows_anothers_rows(client: httpx.AsyncClient, q
         "SELECT 1 SETTINGS readonly = 0",
     ],
 )
-async def test_nothing_but_reading_ones_own_is_allowed(client: httpx.AsyncClient, query: str) -> None:
+async def test_nothing_but_reading_ones_own_is_allowed(
+    client: httpx.AsyncClient, query: str
+) -> None:
     answer = await ask(client, query)
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.status_code in (400, 403)
@@ -197,13 +204,17 @@ async def test_too_many_rows_are_a_limit_not_a_cut(client: httpx.AsyncClient) ->
 
 
 async def test_a_huge_answer_is_a_limit(client: httpx.AsyncClient) -> None:
-    answer = await ask(client, "SELECT repeat('x', 900000) FROM numbers(40) SETTINGS max_result_bytes = 100000000")
+    answer = await ask(
+        client, "SELECT repeat('x', 900000) FROM numbers(40) SETTINGS max_result_bytes = 100000000"
+    )
     assert answer.status_code == 422
 
 
 async def test_a_slow_query_is_ended(client: httpx.AsyncClient) -> None:
     answer = await ask(
-        client, "SELECT count() FROM numbers(1000000000000) WHERE sipHash64(number) = 1 SETTINGS max_execution_time = 1"
+        client,
+        "SELECT count() FROM numbers(1000000000000) WHERE sipHash64(number) = 1"
+        " SETTINGS max_execution_time = 1",
     )
     assert answer.status_code == 422
     assert answer.json()["type"] == "urn:omium:problem:query-limit"
@@ -224,10 +235,18 @@ async def test_a_body_without_query_names_the_field(client: httpx.AsyncClient) -
 
 
 @pytest.mark.parametrize("group", ["tenant", "workflow", "agent", "step", "model", "day"])
-async def test_costs_add_up_whatever_they_are_told_by(client: httpx.AsyncClient, group: str) -> None:
+async def test_costs_add_up_whatever_they_are_told_by(
+    client: httpx.AsyncClient, group: str
+) -> None:
     answer = (await client.get("/v1/costs", params={"group_by": group})).json()
     assert answer["total"]["cost_microusd"] == CALLS * COST
-    keys = {"tenant": "local", "workflow": "loan", "agent": "clerk", "step": "s0", "model": "SmolLM2"}
+    keys = {
+        "tenant": "local",
+        "workflow": "loan",
+        "agent": "clerk",
+        "step": "s0",
+        "model": "SmolLM2",
+    }
     assert [cost["key"] for cost in answer["costs"]] == [keys.get(group, "2026-09-21")]
 
 
@@ -251,7 +270,10 @@ async def test_usage_comes_in_pages_without_loss_or_repeat(client: httpx.AsyncCl
 
 async def test_an_execution_comes_back_as_its_events(queries: Queries) -> None:
     found = await queries.execution_events("local", "x")
-    assert [event.message for event in found[:2]] == [queued("x", 0, "local"), started("x", 0, "local")]
+    assert [event.message for event in found[:2]] == [
+        queued("x", 0, "local"),
+        started("x", 0, "local"),
+    ]
     assert await queries.execution_events("local", "y") == []
 
 

@@ -1,4 +1,5 @@
-"""A log for the projector's tests: events of executions and calls, as records of topics of the test's own."""
+"""A log for the projector's tests: events of executions and calls, as records of topics of the
+test's own."""
 
 from __future__ import annotations
 
@@ -247,9 +248,13 @@ class KafkaLog:
     def made(bootstrap: str, partitions: int = 2) -> KafkaLog:
         """Fresh topics."""
         run = uuid4().hex[:8]
-        log = KafkaLog(bootstrap, *(f"t-{run}-{name}" for name in ("executions", "requests", "responses")))
+        log = KafkaLog(
+            bootstrap, *(f"t-{run}-{name}" for name in ("executions", "requests", "responses"))
+        )
         admin = AdminClient({"bootstrap.servers": bootstrap})
-        wanted = [NewTopic(name, num_partitions=partitions, replication_factor=1) for name in log.names]
+        wanted = [
+            NewTopic(name, num_partitions=partitions, replication_factor=1) for name in log.names
+        ]
         for future in admin.create_topics(wanted, operation_timeout=30).values():
             future.result()
         return log
@@ -264,22 +269,38 @@ class KafkaLog:
 
     def catalogued(self, name: str) -> topics.Topic:
         """The topic of the catalogue that a test's topic plays."""
-        return dict(zip(self.names, (topics.EXECUTIONS, topics.LLM_REQUESTS, topics.LLM_RESPONSES), strict=True))[name]
+        return dict(
+            zip(
+                self.names,
+                (topics.EXECUTIONS, topics.LLM_REQUESTS, topics.LLM_RESPONSES),
+                strict=True,
+            )
+        )[name]
 
 
-def append(log: KafkaLog, wire: Wire, records: Iterable[tuple[str, int, Message | bytes]]) -> list[int]:
+def append(
+    log: KafkaLog, wire: Wire, records: Iterable[tuple[str, int, Message | bytes]]
+) -> list[int]:
     """The offsets of the records, appended in order and acknowledged."""
-    producer = Producer({"bootstrap.servers": log.bootstrap, "acks": "all", "enable.idempotence": True})
+    producer = Producer(
+        {"bootstrap.servers": log.bootstrap, "acks": "all", "enable.idempotence": True}
+    )
     acked: dict[int, int] = {}
     wanted = 0
     for number, (topic, partition, message) in enumerate(records):
-        value = message if isinstance(message, bytes) else _value(wire, log.catalogued(topic), message, partition)
+        value = (
+            message
+            if isinstance(message, bytes)
+            else _value(wire, log.catalogued(topic), message, partition)
+        )
         producer.produce(
             topic,
             value=value,
             key=b"k",
             partition=partition,
-            on_delivery=lambda _error, done, number=number: acked.update({number: done.offset() or 0}),
+            on_delivery=lambda _error, done, number=number: acked.update(
+                {number: done.offset() or 0}
+            ),
         )
         producer.poll(0)
         wanted += 1

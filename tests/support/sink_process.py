@@ -1,4 +1,5 @@
-"""A projector in a process of its own, for tests that kill it: `python -m tests.support.sink_process SPEC`."""
+"""A projector in a process of its own, for tests that kill it: `python -m
+tests.support.sink_process SPEC`."""
 
 from __future__ import annotations
 
@@ -31,7 +32,9 @@ def main() -> None:
         store=ClickHouseStore(ClickHouse(Endpoint(*spec["clickhouse"]))),
         dead_letters=KafkaDeadLetters(spec["kafka"], wire, "projector", lambda: 0),
         decode=wire.decode,
-        partitions={(topic, partition): claimed for topic, partition, claimed in spec["partitions"]},
+        partitions={
+            (topic, partition): claimed for topic, partition, claimed in spec["partitions"]
+        },
         writer=str(uuid4()),
         wait=lambda milliseconds: stopping.wait(milliseconds / 1000),
         monotonic_ms=_monotonic_ms,

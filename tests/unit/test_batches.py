@@ -1,14 +1,14 @@
-"""The laws of `projections.batches`: void first, duplicates second, equal records give equal batches."""
+"""The laws of `projections.batches`: void first, duplicates second, equal records give equal
+batches."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tests.support.projection import FakeLog, answered, claim, queued, started, step, story
-
 from projections.batches import BatchBuilder, LogRecord, PartitionReader, Prepared
 from projections.ledger import WINDOW_OFFSETS, Ledger, Settled
 from projections.tables import COLUMNS, EVENTS, EVENTS_VOID, USAGE, unpack
+from tests.support.projection import FakeLog, answered, claim, queued, started, step, story
 
 TOPIC = "t"
 EMPTY = Ledger(newest=None, is_complete=True, ranges={}, recent={})
@@ -69,7 +69,10 @@ def test_a_restarted_sink_remembers_what_the_store_says() -> None:
     log = FakeLog()
     log.append(TOPIC, claim(), queued("x1", 0))
     known = Ledger(
-        newest=None, is_complete=True, ranges={}, recent={(TOPIC, 0): [(queued("x1", 0).event_id, 1)]}
+        newest=None,
+        is_complete=True,
+        ranges={},
+        recent={(TOPIC, 0): [(queued("x1", 0).event_id, 1)]},
     )
     of = builder(log, known)
     of.readers[TOPIC, 0].position = 2
@@ -121,13 +124,17 @@ def test_on_a_topic_without_owner_nothing_is_void() -> None:
 
 def test_equal_records_give_equal_batches() -> None:
     log = FakeLog()
-    records = log.append(TOPIC, claim(), *story("x1", 0), b"junk", claim(1), *story("x1", 0), *story("x2", 18))
+    records = log.append(
+        TOPIC, claim(), *story("x1", 0), b"junk", claim(1), *story("x1", 0), *story("x2", 18)
+    )
     assert build(builder(log), records) == build(builder(log), records)
 
 
 def test_every_record_is_accounted_for() -> None:
     log = FakeLog()
-    records = log.append(TOPIC, claim(), *story("x1", 0), b"junk", queued("x1", 0), claim(1), *story("x2", 0))
+    records = log.append(
+        TOPIC, claim(), *story("x1", 0), b"junk", queued("x1", 0), claim(1), *story("x2", 0)
+    )
     part = build(builder(log), records).batch.ranges[0]
     assert part.records == len(records)
     assert part.rows + part.void + part.duplicates + part.poison == part.records

@@ -1,4 +1,5 @@
-"""The laws of `projections.rows`: an event's rows are a pure function of the event and its place."""
+"""The laws of `projections.rows`: an event's rows are a pure function of the event and its
+place."""
 
 from __future__ import annotations
 
@@ -7,16 +8,26 @@ from dataclasses import replace
 
 import orjson
 import pytest
-from tests.support.projection import AT_MS, answered, claim, completed, queued, requested, step
 
 from projections import rows
-from projections.rows import PAYLOAD_BYTES_MAX, RULES, TIME_MS_MAX, TIME_MS_MIN, Place, rows_of, void_row
-from projections.tables import COLUMNS, EVENTS, EVENTS_VOID, EXECUTION_CHANGES, USAGE, pack, unpack
+from projections.changes import RULES, TIME_MS_MAX, TIME_MS_MIN
+from projections.rows import PAYLOAD_BYTES_MAX, rows_of, void_row
+from projections.tables import (
+    COLUMNS,
+    EVENTS,
+    EVENTS_VOID,
+    EXECUTION_CHANGES,
+    USAGE,
+    Place,
+    pack,
+    unpack,
+)
 from streams.execution import events as execution_events
 from streams.execution.events import PartitionMarked
 from streams.llm import events as llm_events
 from streams.llm.events import LlmCallChunk
 from streams.messages import Event, Message
+from tests.support.projection import AT_MS, answered, claim, completed, queued, requested, step
 
 PLACE = Place("omium.executions.v1", 2, 41)
 NOT_PROJECTED = {PartitionMarked, LlmCallChunk}
@@ -59,11 +70,16 @@ def test_the_wide_row_of_a_finished_step_is_this() -> None:
     event = step("x1", 1, epoch=7)
     assert only(event, EVENTS) == {
         "tenant": "acme", "execution": "x1", "event_id": event.event_id, "type": "StepCompleted",
-        "at_ms": AT_MS + 11, "epoch": 7, "workflow": "", "step": "s1", "step_key": "s1#0", "agent": "clerk",
-        "attempt": 0, "ordinal": 1, "incarnation": 0, "call_id": "", "tool": "", "route": "", "provider": "",
-        "model": "", "input_tokens": 0, "cached_tokens": 0, "output_tokens": 0, "reasoning_tokens": 0,
-        "cost_microusd": 0, "duration_ms": 3, "error_class": "", "error_type": "", "error_message": "",
-        "payload": '{"step":"s1","step_key":"s1#0","agent":"clerk","attempt":0,"ordinal":1,"incarnation":0,'
+        "at_ms": AT_MS + 11, "epoch": 7, "workflow": "", "step": "s1", "step_key": "s1#0",
+        "agent": "clerk",
+        "attempt": 0, "ordinal": 1, "incarnation": 0, "call_id": "", "tool": "", "route": "",
+        "provider": "",
+        "model": "", "input_tokens": 0, "cached_tokens": 0, "output_tokens": 0,
+        "reasoning_tokens": 0,
+        "cost_microusd": 0, "duration_ms": 3, "error_class": "", "error_type": "",
+        "error_message": "",
+        "payload": '{"step":"s1","step_key":"s1#0","agent":"clerk","attempt":0,"ordinal":1,'
+        '"incarnation":0,'
         '"output_json":"{\\"ok\\": true}","duration_ms":3,"record":{"bytes":6,"sha256":'
         '"ed8ca5365d0895fef60331aa9a08f80b0f5c8e4852109ea9c63bc8a705db6fe2"},"effects":["a","b"]}',
         "payload_is_cut": False,
@@ -75,8 +91,10 @@ def test_a_settled_call_is_one_usage_row_with_the_columns_of_the_design() -> Non
     event = answered("x1", 0, epoch=3, cost_microusd=19)
     row = only(event, USAGE)
     assert row == {
-        "tenant": "acme", "execution": "x1", "step": "s0", "agent": "clerk", "call_id": event.call_id,
-        "provider": "triton", "model": "SmolLM2", "input_tokens": 11, "cached_tokens": 1, "output_tokens": 5,
+        "tenant": "acme", "execution": "x1", "step": "s0", "agent": "clerk",
+        "call_id": event.call_id,
+        "provider": "triton", "model": "SmolLM2", "input_tokens": 11, "cached_tokens": 1,
+        "output_tokens": 5,
         "reasoning_tokens": 0, "cost_microusd": 19, "price_book": "2026-11", "status": "settled",
         "route": "local", "event_id": event.event_id, "at_ms": AT_MS + 3,
         "kafka_topic": "omium.executions.v1", "kafka_partition": 2, "kafka_offset": 41,

@@ -1,4 +1,5 @@
-"""Exactly once, whatever is killed: a sink over a store in memory, stopped at every single call of the store."""
+"""Exactly once, whatever is killed: a sink over a store in memory, stopped at every single call of
+the store."""
 
 from __future__ import annotations
 
@@ -8,7 +9,6 @@ from dataclasses import dataclass, field
 from itertools import count
 
 import pytest
-from tests.support.projection import COST, FakeLog, answered, claim, requested, story
 
 from projections.batches import DeadRecord, LogRecord
 from projections.ledger import HOLD_WRITER, Batch, Ledger, PartitionKey, Range, Settled, Store
@@ -16,6 +16,7 @@ from projections.memory import MemoryStore
 from projections.sink import Sink
 from projections.tables import COLUMNS, EVENTS, EVENTS_VOID, USAGE, PackedRow
 from streams.errors import Retryable
+from tests.support.projection import COST, FakeLog, answered, claim, requested, story
 
 RESTS_MAX = 3000
 KEYS = {("executions", 0): True, ("requests", 0): False, ("responses", 0): True}
@@ -26,7 +27,8 @@ class Killed(BaseException):
 
 
 class LogReader:
-    """A source over a log in memory. Batches are cut at seeded places, so a restart would cut them elsewhere."""
+    """A source over a log in memory. Batches are cut at seeded places, so a restart would cut them
+    elsewhere."""
 
     def __init__(self, log: FakeLog, rng: random.Random) -> None:
         self._log = log
@@ -50,7 +52,8 @@ class LogReader:
         return (
             r
             for r in self._log.records
-            if (r.topic, r.partition) == part.key and part.first_offset <= r.offset <= part.last_offset
+            if (r.topic, r.partition) == part.key
+            and part.first_offset <= r.offset <= part.last_offset
         )
 
     def close(self) -> None:
@@ -113,7 +116,12 @@ def eventful_log() -> FakeLog:
         execution = f"x{number}"
         log.append("executions", *story(execution, 0))
         log.append("requests", requested(execution, 0), requested(execution, 0))
-        log.append("responses", answered(execution, 0, 0), answered(execution, 1, 0), answered(execution, 0, 0))
+        log.append(
+            "responses",
+            answered(execution, 0, 0),
+            answered(execution, 1, 0),
+            answered(execution, 0, 0),
+        )
     log.append("executions", b"junk", claim(1), *story("late", 0), *story("x1", 0)[:2])
     return log
 
@@ -122,7 +130,9 @@ STANDING = 2 + 6 * 8 + 6 + 6 * 2 + 1
 VOID = 8 + 2
 
 
-def sink(log: FakeLog, store: Store, seed: int, writer: str = "w", grave: Grave | None = None) -> Sink:
+def sink(
+    log: FakeLog, store: Store, seed: int, writer: str = "w", grave: Grave | None = None
+) -> Sink:
     """A sink that stops once it has read everything and rested."""
     source = LogReader(log, random.Random(seed))
     clock = iter(range(10**9))
