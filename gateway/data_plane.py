@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from starlette.exceptions import HTTPException
@@ -147,7 +147,8 @@ class DataPlane:
             is_stream=chat.is_stream,
             request=chat.raw,
         )
-        flight = Flight(event, chat.sha256, started_ms)
+        # The flight outlives its clients: it keeps what names the call, not its megabytes.
+        flight = Flight(replace(event, request=b""), chat.sha256, started_ms)
         self._answers.open(flight)
         try:
             # Shielded: a client that goes away now has asked all the same.

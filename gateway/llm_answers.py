@@ -30,6 +30,8 @@ FLIGHTS_MAX: Final = 10_000
 """Calls that clients may wait for at a time."""
 FLIGHT_MS_MAX: Final = 15 * 60 * 1000
 """A flight whose outcome never came is dropped after this; the wait for it ended long before."""
+CHUNK_BYTES_MAX: Final = 256 * 1024 * 1024
+"""Pieces of unfinished streams held for clients that join or are slow."""
 LOG_READS_MAX: Final = 4
 RECORDS_PER_CALL: Final = 2
 """Of an ordinary call on the responses topic: intent and outcome."""
@@ -45,6 +47,7 @@ class LlmAnswers:
         self._wire = wire
         self._monotonic_ms = monotonic_ms
         self._flights: OrderedDict[str, Flight] = OrderedDict()
+        self._kept_bytes = 0
         self._index = AnswerIndex()
         self._cache = AnswerCache()
         self._claims = {number: Claims() for number in range(partitions(LLM_RESPONSES))}
@@ -89,7 +92,7 @@ class LlmAnswers:
     def abandon(self, flight: Flight) -> None:
         """Forgets a flight whose request never reached the log."""
         if self._flights.get(flight.request.call_id) is flight:
-            del self._flights[flight.request.call_id]
+            self._close(flight.request.call_id)
 
     def is_recorded(self, call: str) -> bool:
         """Whether an answer may stand on the log."""
@@ -155,13 +158,19 @@ class LlmAnswers:
         match event:
             case LlmCallRouted():
                 flight.route(event, self._monotonic_ms())
+            case LlmCallChunk() if self._kept_bytes + len(event.data) <= CHUNK_BYTES_MAX:
+                self._kept_bytes += flight.chunk(event)
             case LlmCallChunk():
-                flight.chunk(event)
+                # Too much is under way: the missing piece makes this client wait for the whole
+                # answer.
+                log.warning(
+                    "chunks of %s bytes are under way: one is not followed", self._kept_bytes
+                )
             case LlmCallCompleted() | LlmCallFailed():
                 if isinstance(event, LlmCallCompleted):
                     self._cache.put(event)
                 if flight.end(event):
-                    self._flights.pop(event.call_id, None)
+                    self._close(event.call_id)
             case _:
                 log.warning("a %s has no place among LLM answers", type(event).__name__)
 
@@ -178,7 +187,12 @@ class LlmAnswers:
             call, flight = next(iter(self._flights.items()))
             if flight.opened_ms > oldest_ms:
                 return
-            del self._flights[call]
+            self._close(call)
+
+    def _close(self, call: str) -> None:
+        flight = self._flights.pop(call, None)
+        if flight is not None:
+            self._kept_bytes -= flight.kept_bytes
 
 
 def _key(record: KafkaRecord) -> bytes:

@@ -39,8 +39,9 @@ class Flight:
         self.routed_after_ms = now_ms - self.opened_ms
         self._tell()
 
-    def chunk(self, event: LlmCallChunk) -> None:
-        """A piece of the answer, if it continues what is here.
+    def chunk(self, event: LlmCallChunk) -> int:
+        """A piece of the answer, if it continues what is here; returns the bytes that are kept of
+        it.
 
         A second try (after a crash of its router), or a stream met in its middle, is not mixed in:
         clients get the rest when the whole answer stands.
@@ -52,6 +53,12 @@ class Flight:
             self._chunk_epoch = event.epoch
             self.chunks.append(event.data)
             self._tell()
+        return len(event.data) if self._is_following else 0
+
+    @property
+    def kept_bytes(self) -> int:
+        """What the flight holds of its answer."""
+        return sum(len(chunk) for chunk in self.chunks)
 
     def end(self, event: Outcome) -> bool:
         """Whether the event is this flight's outcome; the failure of another request for the call

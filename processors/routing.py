@@ -23,7 +23,7 @@ from producers.kafka import AsyncProducer, end_offset
 from producers.wire import Wire
 from streams.errors import Retryable
 from streams.llm.events import LlmCallRequested
-from streams.topics import LLM_RESPONSES
+from streams.topics import LLM_REQUESTS, LLM_RESPONSES, partition_of
 
 log = logging.getLogger("omium.routing")
 
@@ -31,6 +31,9 @@ NAME: Final = "omium-routing"
 REBUILD_RECORDS_MAX: Final = 100_000
 """How far back a new owner reads: two records a call, so the last 50,000 calls of a partition."""
 DEAD_LETTER_RETRY_MS: Final = 1000
+ROOM_POLL_MS: Final = 50
+DRAIN_MS: Final = 3000
+"""How long a stopping worker lets calls finish; the supervisor kills it after 5 s."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +60,7 @@ class Router:
         self._partitions: dict[int, RoutingPartition] = {}
         self._holders: dict[int, asyncio.Task[None]] = {}
         self._was_assigned = asyncio.Event()
+        self._is_stopping = False
 
     async def assigned(self, partitions: set[int]) -> None:
         """Claims what is new; work on what went elsewhere stops."""
@@ -74,14 +78,18 @@ class Router:
     async def handle(self, batch: Batch) -> None:
         """Hands each request to its partition; what is no request goes to the DLQ."""
         partition = self._partitions.get(batch.partition)
-        if partition is None:
+        if partition is None or self._is_stopping:
             return
         for record in batch.records:
-            request = self._request_in(record.value)
+            request = self._request_in(record.value, batch.partition)
             if isinstance(request, LlmCallRequested):
                 partition.take(record.offset, request, batch)
             else:
                 await self._dead_letter(batch, record.offset, record.key, record.value, request)
+        while self._partitions.get(batch.partition) is partition and not partition.has_room:
+            # A partition that cannot be claimed holds Faust back, and so the broker's copy grows,
+            # not ours.
+            await asyncio.sleep(ROOM_POLL_MS / 1000)
 
     async def wait_until_ready(self) -> None:
         """Returns when the group has assigned partitions and all of them are claimed."""
@@ -90,20 +98,23 @@ class Router:
             await partition.ready.wait()
 
     async def stop(self) -> None:
-        """Stops all work; what is open is done by the next owner."""
+        """Finishes what ends soon, for it is paid for; what stays open is done by the next owner."""
+        self._is_stopping = True
+        await asyncio.gather(*(p.drain(DRAIN_MS) for p in self._partitions.values()))
         holders = list(self._holders.values())
         for number in list(self._partitions):
             self._stop(number)
         await asyncio.gather(*holders, return_exceptions=True)
         await self._shell.asker.close()
 
-    def _request_in(self, value: bytes | None) -> LlmCallRequested | str:
+    def _request_in(self, value: bytes | None, partition: int) -> LlmCallRequested | str:
         try:
             message = self._shell.wire.decode(value)
         except ValueError as error:
             return str(error)
         if isinstance(message, LlmCallRequested):
-            return message
+            is_ours = partition_of(LLM_REQUESTS, message.call_id) == partition
+            return message if is_ours else "the call's key belongs to another partition"
         return f"{type(message).__name__} is no LLM request"
 
     async def _dead_letter(
@@ -135,6 +146,7 @@ class Router:
             new_relay=self._relay,
             start_of=self._rebuild_start,
             is_ours=lambda partition: partition in self._ours,
+            now_ms=self._shell.clock.now_ms,
         )
         self._partitions[number] = partition
         holder = asyncio.get_running_loop().create_task(partition.hold(self._shell.generation))

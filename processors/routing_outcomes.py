@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from processors.effects.llm.port import BadRequest, Overloaded, ProviderError
+from processors.effects.llm.port import BadRequest, Overloaded, ProviderError, TimedOut
 from streams.llm.events import LlmCallFailed, LlmCallRequested, LlmCallRouted
 from streams.routing.call import failure_id, routed_id
 from streams.routing.rules import Candidate
@@ -25,6 +25,11 @@ def overloaded_failure(request: LlmCallRequested, retry_after_ms: int) -> LlmCal
         "too many calls are waiting", http_status=429, retry_after_ms=retry_after_ms
     )
     return failed(request, None, reason, 0)
+
+
+def expired_failure(request: LlmCallRequested) -> LlmCallFailed:
+    """The outcome of a request that nobody waits for any more."""
+    return failed(request, None, TimedOut("the request expired before it was routed"), 0)
 
 
 def failure_of_joined(event: LlmCallFailed, request: LlmCallRequested) -> LlmCallFailed:

@@ -14,10 +14,15 @@ from processors.faust_batch import Batch
 from processors.lane import Lane
 from processors.routing_asking import Asker, Outcome
 from processors.routing_calls import RecentCalls
-from processors.routing_outcomes import failure_of_joined, internal_failure, overloaded_failure
+from processors.routing_outcomes import (
+    expired_failure,
+    failure_of_joined,
+    internal_failure,
+    overloaded_failure,
+)
 from processors.routing_relay import ChunkRelay
-from streams.errors import Deposed, Retryable
-from streams.llm.events import LlmCallCompleted, LlmCallRequested, LlmCallRouted
+from streams.errors import Deposed, Rejected, Retryable
+from streams.llm.events import LlmCallCompleted, LlmCallFailed, LlmCallRequested, LlmCallRouted
 from streams.messages import Message
 from streams.routing.call import Answered, Ask, decide
 
@@ -26,6 +31,9 @@ log = logging.getLogger("omium.routing")
 OPEN_REQUESTS_MAX: Final = 1000
 """Requests of one partition that are served or wait; further ones are answered `overloaded`."""
 OVERLOAD_RETRY_AFTER_MS: Final = 2000
+REQUEST_AGE_MS_MAX: Final = 15 * 60 * 1000
+"""A request that waited longer (no router ran) is not paid for: its client has long been told 504.
+"""
 RECLAIM_WAIT_MS: Final = 2000
 """After meeting a foreign claim: longer than a heartbeat, so that the group can say whose partition
 it is.
@@ -67,6 +75,7 @@ class RoutingPartition:
     new_relay: RelayFactory
     start_of: StartOf
     is_ours: Callable[[int], bool]
+    now_ms: Callable[[], int]
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     _lane: Lane | None = None
     _calls: RecentCalls = field(default_factory=RecentCalls)
@@ -91,6 +100,19 @@ class RoutingPartition:
                     await asyncio.sleep(RECLAIM_WAIT_MS / 1000)
         finally:
             await self._drop()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be handed over; requests that cannot be answered yet are held, up to a
+        limit.
+        """
+        return self._lane is not None or len(self._open) < OPEN_REQUESTS_MAX
+
+    async def drain(self, limit_ms: int) -> None:
+        """Returns when no call is under way, or after the limit."""
+        tasks = [flight.task for flight in self._flights.values() if flight.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=limit_ms / 1000)
 
     def take(self, offset: int, request: LlmCallRequested, batch: Batch) -> None:
         """Accepts a request; `batch` hears of it when its outcome stands. A repeated delivery
@@ -140,12 +162,17 @@ class RoutingPartition:
             return
         flight = _Flight([offset], verdict.try_number)
         self._flights[request.call_id] = flight
-        is_full = len(self._open) > OPEN_REQUESTS_MAX
-        serving = self._refuse(request) if is_full else self._serve(request, verdict)
+        refusal = self._refusal(request)
+        serving = self._settle(request, refusal) if refusal else self._serve(request, verdict)
         flight.task = asyncio.get_running_loop().create_task(serving)
 
-    async def _refuse(self, request: LlmCallRequested) -> None:
-        await self._settle(request, overloaded_failure(request, OVERLOAD_RETRY_AFTER_MS))
+    def _refusal(self, request: LlmCallRequested) -> LlmCallFailed | None:
+        """Why a request is not asked at all: nobody waits for it any more, or too many wait."""
+        if self.now_ms() - request.at_ms > REQUEST_AGE_MS_MAX:
+            return expired_failure(request)
+        if len(self._open) > OPEN_REQUESTS_MAX:
+            return overloaded_failure(request, OVERLOAD_RETRY_AFTER_MS)
+        return None
 
     async def _serve(self, request: LlmCallRequested, ask: Ask) -> None:
         lane = self._lane
@@ -171,7 +198,7 @@ class RoutingPartition:
         if lane is None:
             return
         try:
-            await self._append(lane, outcome)
+            await self._append_outcome(lane, request, outcome)
             offsets = self._flights.pop(request.call_id).offsets
             if not isinstance(outcome, LlmCallCompleted):
                 joined = [self._open[o].request for o in offsets if o in self._open][1:]
@@ -180,6 +207,16 @@ class RoutingPartition:
         except Deposed:
             return
         self._done(offsets)
+
+    async def _append_outcome(
+        self, lane: Lane, request: LlmCallRequested, outcome: Outcome
+    ) -> None:
+        try:
+            await self._append(lane, outcome)
+        except (Rejected, ValueError) as error:
+            # An outcome that no record can hold: the client must still hear of its call.
+            log.exception("the outcome of call %s cannot be recorded", request.call_id)
+            await self._append(lane, internal_failure(request, error, outcome.try_number))
 
     async def _append(self, lane: Lane, event: Message) -> None:
         """Appends until it stands: what was paid for is not dropped because a broker is away."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from uuid import uuid4
 
 import httpx
@@ -18,18 +17,20 @@ from producers.kafka import end_offset, scan
 from producers.wire import Wire
 from streams.control.events import RecordDeadLettered
 from streams.execution.events import OwnerClaimed
-from streams.llm.events import LlmCallCompleted
+from streams.llm.events import LlmCallCompleted, LlmCallFailed
 from streams.messages import Message
 from streams.ownership import EpochFold
 from streams.topics import DLQ, LLM_REQUESTS, LLM_RESPONSES, partitions
 from tests.support.llm import LlmPath, chat, client, until
+from tests.support.llm_events import requested
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("llm")]
 
 
-@pytest.fixture
-def path(kafka: str, tmp_path: Path) -> Iterator[LlmPath]:
-    path = LlmPath(kafka=kafka, folder=tmp_path)
+@pytest.fixture(scope="module")
+def path(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlmPath]:
+    """One path for all: every test leaves a running router behind."""
+    path = LlmPath(kafka=kafka, folder=tmp_path_factory.mktemp("llm-crash"))
     path.start()
     yield path
     path.stop()
@@ -65,6 +66,11 @@ def standing(kafka: str) -> list[tuple[int, int, Message]]:
                 elif not epochs.is_void(event.epoch):
                     found.append((number, offset, event))
     return found
+
+
+def failures_of(kafka: str, call: str) -> list[str]:
+    events = [event for _, _, event in standing(kafka)]
+    return [e.error_class for e in events if isinstance(e, LlmCallFailed) and e.call_id == call]
 
 
 def answers_of(kafka: str, call: str) -> list[LlmCallCompleted]:
@@ -136,9 +142,9 @@ def test_under_repeated_kills_every_call_is_answered_and_only_those_in_flight_re
 ) -> None:
     keys = [f"storm-{n}-{uuid4()}" for n in range(24)]
     waiting = [posted(path, pool, key, chat("!delay_ms=400")) for key in keys]
-    kills = 3
+    kills, before = 3, len(path.calls())
     for kill in range(kills):
-        reached = 4 * (kill + 1)
+        reached = before + 4 * (kill + 1)
         until(lambda least=reached: len(path.calls()) >= least, "calls reach the upstream")  # type: ignore[misc]
         path.router.kill()
         path.router.start()
@@ -178,6 +184,47 @@ def test_a_standby_takes_over_and_the_old_owner_changes_nothing_when_it_wakes(
     assert {path.counts()[key] for key in later} == {1}
 
 
+def test_a_router_that_is_told_to_stop_finishes_what_it_pays_for(
+    path: LlmPath, pool: ThreadPoolExecutor
+) -> None:
+    # Given calls under way
+    keys = [f"drained-{uuid4()}" for _ in range(4)]
+    waiting = [posted(path, pool, key, chat("!delay_ms=800")) for key in keys]
+    until(lambda: all(path.counts()[key] for key in keys), "all calls reached the upstream")
+
+    # When the router is told to stop, and another is started
+    path.router.end(signal.SIGTERM)
+    path.router.start()
+
+    # Then nothing was asked twice
+    assert {call.result(60).status_code for call in waiting} == {200}
+    assert {path.counts()[key] for key in keys} == {1}
+
+
+def test_a_request_that_nobody_waits_for_any_more_is_not_paid_for(
+    path: LlmPath,
+) -> None:
+    # Given a request that lay on the log for a day
+    wire, key = Wire.load(path.kafka), f"old-{uuid4()}"
+    old = requested(key=key, nonce=key)
+    record = wire.encode(old, LLM_REQUESTS)
+
+    # When the router meets it
+    producer = Producer({"bootstrap.servers": path.kafka})
+    producer.produce(
+        record.topic,
+        key=record.key,
+        value=record.value,
+        partition=record.partition,
+        headers=record.headers,
+    )
+    assert producer.flush(10) == 0
+
+    # Then it fails without a call
+    until(lambda: failures_of(path.kafka, old.call_id) == ["timeout"], "the request expired")
+    assert path.counts()[key] == 0
+
+
 def test_a_poison_record_goes_to_the_dlq_and_the_partition_goes_on(
     path: LlmPath, pool: ThreadPoolExecutor
 ) -> None:
@@ -186,6 +233,10 @@ def test_a_poison_record_goes_to_the_dlq_and_the_partition_goes_on(
     producer = Producer({"bootstrap.servers": path.kafka})
     for number in range(partitions(LLM_REQUESTS)):
         producer.produce(LLM_REQUESTS.name, value=b"poison " + marker, partition=number)
+    # and a request where its key does not belong
+    stray = Wire.load(path.kafka).encode(requested(nonce=str(marker), body=marker), LLM_REQUESTS)
+    elsewhere = (stray.partition + 1) % partitions(LLM_REQUESTS)
+    producer.produce(stray.topic, key=stray.key, value=stray.value, partition=elsewhere)
     assert producer.flush(10) == 0
 
     # When calls come after it
@@ -193,7 +244,8 @@ def test_a_poison_record_goes_to_the_dlq_and_the_partition_goes_on(
 
     # Then they are answered, and the poison is in the DLQ with its place
     assert {call.result(60).status_code for call in calls} == {200}
-    until(lambda: len(dead_letters(path.kafka, marker)) == partitions(LLM_REQUESTS), "DLQ entries")
+    expected = partitions(LLM_REQUESTS) + 1
+    until(lambda: len(dead_letters(path.kafka, marker)) == expected, "DLQ entries")
     letters = dead_letters(path.kafka, marker)
     assert {letter.partition for letter in letters} == set(range(partitions(LLM_REQUESTS)))
     assert all(letter.topic == LLM_REQUESTS.name and letter.reason for letter in letters)
