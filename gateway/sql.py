@@ -30,10 +30,12 @@ class Rows(Protocol):
     @property
     def columns(self) -> Sequence[str]:
         """Names, in order."""
+        ...
 
     @property
     def rows(self) -> Sequence[Sequence[object]]:
         """Values, in the order of the names."""
+        ...
 
 
 class Tables(Protocol):
@@ -42,14 +44,17 @@ class Tables(Protocol):
 
     async def sql(self, tenant: str, query: str) -> Rows:
         """The rows of the tenant's own statement."""
+        ...
 
     async def costs(self, tenant: str, group_by: str, since_ms: int, until_ms: int) -> Rows:
         """Calls, tokens and micro-dollars by a property of the calls."""
+        ...
 
     async def usage(
         self, tenant: str, before: tuple[int, str] | None, limit: int, execution: str
     ) -> Rows:
         """Settled calls, newest first."""
+        ...
 
 
 class Deps(Protocol):
@@ -58,9 +63,11 @@ class Deps(Protocol):
     @property
     def tables(self) -> Tables:
         """The store."""
+        ...
 
     def authenticate(self, connection: HTTPConnection, scope: Scope) -> Principal:
         """Who asks; raises the 401 or 403 problem."""
+        ...
 
 
 class SqlRequest(Body):

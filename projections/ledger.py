@@ -132,22 +132,28 @@ class Store(Protocol):
 
     def ledger(self) -> Ledger:
         """The ledger as it stands now."""
+        ...
 
     def intend(self, batch: Batch) -> None:
         """Enter the batch. Raises `SinkDeposed` unless it now is the newest entry, written by
         `batch.writer`."""
+        ...
 
     def insert(self, table: str, seq: int, rows: Sequence[PackedRow]) -> None:
         """Insert a batch's rows; without effect if this table has rows of batch `seq` already."""
+        ...
 
     def complete(self, seq: int) -> None:
         """Note that all rows of the batch stand."""
+        ...
 
     def prune(self, before_seq: int) -> None:
         """Forget old entries below a batch that names every partition's position."""
+        ...
 
     def settled(self, calls: Sequence[tuple[str, str, str]]) -> set[Settled]:
         """Which of these (tenant, call id, event id) have usage rows already."""
+        ...
 
 
 def token(table: str, seq: int) -> str:

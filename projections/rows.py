@@ -50,12 +50,11 @@ def void_row(event: Message, highest_claim: int, place: Place) -> Row:
 # The wide row: every column of `events` that the event has under the same or a known other name.
 _COMMON: Final = frozenset(field.name for field in fields(Message))
 _OTHER_NAMES: Final = {"duration_ms": "latency_ms"}
-_EMPTY: Final[dict[str, Value]] = dict.fromkeys(COLUMNS[EVENTS], "") | dict.fromkeys(
+_NUMBERS: Final = frozenset(
     (
         "attempt", "ordinal", "incarnation", "input_tokens", "cached_tokens", "output_tokens",
         "reasoning_tokens", "cost_microusd", "duration_ms",
-    ),
-    0,
+    )
 )  # fmt: skip
 _FACETS: Final = COLUMNS[EVENTS][6 : COLUMNS[EVENTS].index("payload")]
 
@@ -64,7 +63,7 @@ def _facets(kind: type[Message]) -> Callable[[Message], list[Value]]:
     """How to read the facet columns off events of this type, worked out once."""
     names = {field.name for field in fields(kind)}
     chosen = [column if column in names else _OTHER_NAMES.get(column, "") for column in _FACETS]
-    empty = [_EMPTY[column] for column in _FACETS]
+    empty: list[Value] = [0 if column in _NUMBERS else "" for column in _FACETS]
     present = [index for index, name in enumerate(chosen) if name in names]
 
     def read(event: Message) -> list[Value]:
@@ -159,7 +158,7 @@ _INDEX: Final = {
 
 def _row(table: str, event: Message, place: Place, values: Fields) -> Row:
     index = _INDEX[table]
-    row = list(_NEUTRAL[table])
+    row: list[Value] = list(_NEUTRAL[table])
     row[0], row[1], row[index["at_ms"]] = event.tenant, event.execution_id, time_ms(event)
     row[-len(PLACE) :] = place.columns()
     for column, value in values.items():

@@ -42,15 +42,19 @@ class Source(Protocol):
 
     def open(self, positions: dict[PartitionKey, int]) -> None:
         """Read on from these offsets."""
+        ...
 
     def take(self) -> list[LogRecord]:
         """The next records, in order within each partition; empty if there are none for a while."""
+        ...
 
     def again(self, part: Range) -> Iterator[LogRecord]:
         """The records of a range that was read before."""
+        ...
 
     def close(self) -> None:
         """Stop reading."""
+        ...
 
 
 class DeadLetters(Protocol):
@@ -58,6 +62,7 @@ class DeadLetters(Protocol):
 
     def bury(self, dead: Sequence[DeadRecord]) -> None:
         """Put them on the dead letter topic; returns when they stand there. May be repeated."""
+        ...
 
 
 class Stopped(BaseException):
