@@ -40,6 +40,9 @@ def _socket_path(run_dir: Path, framework: str) -> Path:
     if len(os.fsencode(direct)) <= zygote.SOCKET_PATH_BYTES_MAX:
         return direct
     run_dir.mkdir(parents=True, exist_ok=True)
+    pointer = direct.with_suffix(".path")
+    if pointer.exists() and (known := Path(pointer.read_text("utf-8"))).parent.is_dir():
+        return known
     short = Path(tempfile.mkdtemp(prefix="omium-")) / "z.sock"
-    direct.with_suffix(".path").write_text(str(short), "utf-8")
+    pointer.write_text(str(short), "utf-8")
     return short
