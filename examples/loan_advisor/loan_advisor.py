@@ -46,7 +46,9 @@ def intake(loan: Loan) -> Loan:
 def underwriter(loan: Loan) -> Loan:
     """The underwriter looks the credit score up and assesses the risk."""
     score = credit_score.invoke({"applicant": loan["applicant"]})
-    question = f"Credit score {score}, loan of {loan['amount']} dollars for {loan['purpose']}. Risk?"
+    question = (
+        f"Credit score {score}, loan of {loan['amount']} dollars for {loan['purpose']}. Risk?"
+    )
     assessment = ask("You are an underwriter. State the risk in one sentence.", question)
     apr = round(BASE_RATE + (850 - score) / 150, 2)
     return {"credit_score": score, "assessment": assessment, "apr": apr}
@@ -54,7 +56,9 @@ def underwriter(loan: Loan) -> Loan:
 
 def advisor(loan: Loan) -> Loan:
     """The advisor writes to the applicant."""
-    question = f"Offer {loan['applicant']} {loan['amount']} dollars at {loan['apr']} percent a year."
+    question = (
+        f"Offer {loan['applicant']} {loan['amount']} dollars at {loan['apr']} percent a year."
+    )
     return {"letter": ask("Write a friendly two-sentence loan offer.", question)}
 
 
