@@ -10,12 +10,18 @@ from typing import Final
 import orjson
 
 from streams.codec import to_record
-from streams.execution.position import Position
+from streams.execution.position import LETTERS, Position
+from streams.llm.events import LlmCallRouted
 from streams.messages import Message
 from streams.ownership import NO_CLAIM
 
 JSON_SUFFIX: Final = "_json"
 FRAME_FIELDS: Final = frozenset({"event_id", "tenant", "execution_id", "epoch", "at_ms"})
+
+
+def is_told(topic: str, message: Message) -> bool:
+    """Whether an event belongs to what people follow: an LLM call's own steps are its router's."""
+    return topic in LETTERS and not isinstance(message, LlmCallRouted)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.context import Context
-from gateway.envelope import Stored
+from gateway.envelope import Stored, is_told
 from gateway.live import Entry
 from gateway.problems import Problem
 from streams.execution.position import Mark, Place
@@ -149,5 +149,7 @@ def entry_of(tenant: str, execution_id: str, events: Iterable[PastEvent]) -> Ent
     """An execution folded from the store's events, as if it had been followed live."""
     entry = Entry(empty(tenant, execution_id))
     for event in events:
-        entry.fold(event.message, event.topic, event.partition, event.offset, event.message.epoch)
+        if is_told(event.topic, event.message):
+            place = (event.topic, event.partition)
+            entry.fold(event.message, *place, event.offset, event.message.epoch)
     return entry if entry.is_on_log else None

@@ -10,6 +10,7 @@ from typing import Final
 
 from gateway.auth import KeyRing, Principal
 from gateway.context import Context, GatewayConfig
+from gateway.envelope import is_told
 from gateway.history import History
 from gateway.limits import DiskGuard, Slots
 from gateway.live import Live, Workflows
@@ -148,7 +149,8 @@ class Service:
         for event in past:
             mark = starts.get((event.topic, event.partition))
             # What the store got after its position was asked comes again from the log.
-            if mark is not None and event.offset <= mark.offset:
+            is_before = mark is not None and event.offset <= mark.offset
+            if is_before and is_told(event.topic, event.message):
                 place = (event.topic, event.partition)
                 self.context.live.fold(event.message, *place, event.offset, event.message.epoch)
         return starts

@@ -12,6 +12,7 @@ from typing import Final
 from confluent_kafka import Message as KafkaRecord
 
 from gateway.auth import KeyRing
+from gateway.envelope import is_told
 from gateway.live import Live, Workflows
 from gateway.metrics import Metrics
 from producers.kafka import Tail, end_offset
@@ -20,7 +21,6 @@ from streams.control.events import ApiKeyIssued, WorkflowRegistered
 from streams.execution.commands import StartExecution
 from streams.execution.events import OwnerClaimed
 from streams.execution.position import Mark, Place
-from streams.llm.events import LlmCallRouted
 from streams.messages import Message
 from streams.ownership import EpochFold
 from streams.topics import COMMANDS, CONTROL, EXECUTIONS, LLM_RESPONSES, Topic, partitions
@@ -159,7 +159,7 @@ class Reader:
         if epochs.is_void(message.epoch):
             return
         self._epochs[place] = epochs = epochs.seen(message.epoch)
-        if not isinstance(message, LlmCallRouted):
+        if is_told(place[0], message):
             self._live.fold(message, *place, offset, epochs.highest_claim)
 
     def _epoch(self, place: Place) -> EpochFold:

@@ -16,7 +16,7 @@ from streams.errors import Retryable
 from streams.execution.position import Mark, Place
 from streams.llm.events import LlmCallCompleted
 from streams.messages import Message
-from streams.topics import EXECUTIONS, LLM_RESPONSES, partition_of
+from streams.topics import EXECUTIONS, LLM_REQUESTS, LLM_RESPONSES, partition_of
 from tests.support.gateway import Stack, gateway, until
 from tests.support.story import Story
 
@@ -173,11 +173,13 @@ async def test_a_deposed_owners_event_behind_the_seam_stays_void(
 
 
 async def test_finished_executions_come_from_the_store(kafka: str, tmp_path: Path) -> None:
-    # given
+    # given a store that also holds what routers wrote, as the real one does
     store, s = Recorded(), story()
     events = s.whole()
     async with gateway(kafka, tmp_path, tenant=TENANT) as before:
         await write(before, events, store)
+    for topic, routed in ((LLM_RESPONSES, s.llm_routed()), (LLM_REQUESTS, s.llm_requested())):
+        store.past.append(PastEvent(topic=topic.name, partition=0, offset=0, message=routed))
 
     async with gateway(kafka, tmp_path, tenant=TENANT, history=store) as after:
         # then it is not in memory, and is shown whole all the same

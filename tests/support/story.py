@@ -155,6 +155,32 @@ class Story:
             try_number=1,
         )
 
+    def llm_requested(self) -> llm.LlmCallRequested:
+        """The gateway asks; nothing that people follow."""
+        return llm.LlmCallRequested(
+            **self.of("LlmCallRequested"),  # type: ignore[arg-type]
+            call_id="c",
+            idempotency_key="k",
+            step="gather",
+            agent="gather",
+            api="chat_completions",
+            model="gpt-oss-20b",
+            is_stream=False,
+            request=b"{}",
+        )
+
+    def llm_routed(self) -> llm.LlmCallRouted:
+        """The router has chosen; nothing that people follow."""
+        return llm.LlmCallRouted(
+            **self.of("LlmCallRouted"),  # type: ignore[arg-type]
+            call_id="c",
+            route="local",
+            provider="triton",
+            model="gpt-oss-20b",
+            reason="",
+            try_number=1,
+        )
+
     def tool_intended(
         self, step: str, number: int, tool: str = "lookup_rate"
     ) -> e.ToolCallIntended:
