@@ -144,11 +144,15 @@ class ExecutionProcessor:
             runner = await self._runner_for(owner, hosted)
             if runner is None:
                 return
-            posted = owner.post(hosted, decider.begin(hosted.state, self.worker_name, reason))
+            begun = decider.begin(hosted.state, self.worker_name, reason)
             session = Session(owner, hosted, runner)
-            hosted.runner, runner.on_frame, runner.on_lost = runner, session.on_frame, session.on_lost
+            hosted.runner, runner.on_frame, runner.on_lost = (
+                runner,
+                session.on_frame,
+                session.on_lost,
+            )
             self._sessions[hosted.state.execution_id] = session
-            await posted
+            await owner.posted(hosted, begun)
             self._send_start(hosted, runner)
             self._watch_deadline(owner, hosted)
             if runner.is_lost:
@@ -206,7 +210,9 @@ class ExecutionProcessor:
             },
         )
         for record in records:
-            runner.send("record", {"step_key": record.step_key, "record_kind": record.kind}, record.record)
+            runner.send(
+                "record", {"step_key": record.step_key, "record_kind": record.kind}, record.record
+            )
         runner.send("go", {})
 
     def ended(self, owner: PartitionOwner, hosted: Hosted, how: str) -> None:
@@ -219,7 +225,9 @@ class ExecutionProcessor:
                 self._keep(self._reuse_key(hosted), runner)
             else:
                 runner.send("stop", {})
-                asyncio.get_running_loop().call_later(CANCEL_GRACE_S, runner.kill, "it was told to stop")
+                asyncio.get_running_loop().call_later(
+                    CANCEL_GRACE_S, runner.kill, "it was told to stop"
+                )
         if hosted.state.status.is_terminal:
             self._finish(owner, hosted)
         elif how == "lost":
@@ -244,14 +252,16 @@ class ExecutionProcessor:
         hosted.is_predecessor_dead = await self.pool.prove_dead(
             state.execution_id, self.config.host
         )
-        while hosted.is_starting:  # It died before its begin stood; that ends either way within the append.
+        while (
+            hosted.is_starting
+        ):  # It died before its begin stood; that ends either way within the append.
             await asyncio.sleep(0.01)
         is_stuck = state.progress == hosted.progress_at_loss
         hosted.losses = hosted.losses + 1 if is_stuck else 1
         hosted.progress_at_loss = state.progress
         ending = decider.runner_lost(state, hosted.losses, "see the execution's log")
         if ending:
-            await owner.post(hosted, ending)
+            await owner.posted(hosted, ending)
             self._finish(owner, hosted)
         elif hosted.is_runnable:
             await self._run(owner, hosted, "runner_lost")
@@ -268,7 +278,9 @@ class ExecutionProcessor:
             runner, hosted.runner = hosted.runner, None
             runner.on_frame, runner.on_lost = _ignore, _ignore
             runner.send("cancel", {"reason": "over"})
-            asyncio.get_running_loop().call_later(CANCEL_GRACE_S, runner.kill, "the execution is over")
+            asyncio.get_running_loop().call_later(
+                CANCEL_GRACE_S, runner.kill, "the execution is over"
+            )
         self._unwatch(execution_id)
         self.pool.forget(execution_id)
         owner.forget(execution_id)
@@ -313,7 +325,7 @@ class ExecutionProcessor:
             runner = hosted.runner
             runner.on_frame, runner.on_lost = _ignore, _ignore
             runner.kill("its deadline has passed")
-        await owner.post(hosted, decider.fail(hosted.state, failure))
+        await owner.posted(hosted, decider.fail(hosted.state, failure))
         self._finish(owner, hosted)
 
     def _spawn_task(self, work: Coroutine[object, object, None]) -> None:
@@ -325,9 +337,6 @@ class ExecutionProcessor:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.warning("a runner's task ended: %s", error)
-
-
-
 
 
 def _ignore(_: object) -> None:

@@ -31,11 +31,15 @@ CANCELLED = "omium.Cancelled"
 PREVIEW_CHARS_MAX = 16 * 1024
 
 
+Stood = Callable[[Exception | None], None]
+"""Hears, on the loop, that all events of a post stand, or why they never will."""
+
+
 class Owner(Protocol):
     """The partition that an execution lives on."""
 
-    def post(self, hosted: Hosted, events: Sequence[Event]) -> asyncio.Future[None]:
-        """Appends and folds the events; resolves when all of them stand. Raises OmiumError for what cannot go."""
+    def post(self, hosted: Hosted, events: Sequence[Event], stood: Stood) -> None:
+        """Appends and folds the events. Raises OmiumError or ValueError for what cannot go."""
 
     def around(self, hosted: Hosted, *, is_replay_over: bool) -> effects.Surroundings:
         """Time and proofs for the effect rules."""
@@ -151,15 +155,17 @@ class Session:
             if then is not None:
                 then()
             return
-        standing = self._owner.post(self._hosted, posted)
-        if then is not None:
-            act = then
 
-            def stood(future: asyncio.Future[None]) -> None:
-                if not future.cancelled() and future.exception() is None:
-                    act()
+        def stood(error: Exception | None) -> None:
+            if error is not None or then is None:
+                return
+            try:
+                then()
+            except (ValueError, OSError) as broken:
+                log.exception("answering the runner of %s", self._hosted.state.execution_id)
+                self._runner.kill(f"it could not be answered: {broken}")
 
-            standing.add_done_callback(stood)
+        self._owner.post(self._hosted, posted, stood)
 
     def _reply(
         self, frame: Frame, decision: str = "go", *, blob: bytes = b"", **more: object
@@ -342,9 +348,7 @@ class Session:
             error_trace=frame.text("error_trace")[:PREVIEW_CHARS_MAX],
             step=frame.text("step"),
         )
-        self._commit(
-            decider.fail(self._hosted.state, failure), lambda: self._over("failed")
-        )
+        self._commit(decider.fail(self._hosted.state, failure), lambda: self._over("failed"))
 
     def _of(self) -> decider.Of:
         return decider.of(self._hosted.state)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
-from processors.execution_host import Hosted
+from processors.execution_host import Hosted, Stood
 from processors.faust_batch import Batch, InboxRecord
 from processors.lane import Lane
 from producers.dlq import dead_letter
@@ -203,14 +204,10 @@ class PartitionOwner:
             self.hosted[command.execution_id] = hosted
             self._commands_handled = max(self._commands_handled, record.offset)
         now = hosted
-        self.post(now, events).add_done_callback(
-            lambda standing: self._stood(standing, batch, record.offset, now)
-        )
+        self.post(now, events, lambda error: self._stood(error, batch, record.offset, now))
 
-    def _stood(
-        self, standing: asyncio.Future[None], batch: Batch, offset: int, hosted: Hosted
-    ) -> None:
-        if standing.cancelled() or standing.exception() is not None:
+    def _stood(self, error: Exception | None, batch: Batch, offset: int, hosted: Hosted) -> None:
+        if error is not None:
             return
         batch.done(offset)
         # Not earlier: a mark that counts a command whose event became void would lose it.
@@ -247,35 +244,44 @@ class PartitionOwner:
 
     # What an execution's session asks of its partition ----------------------------------------------------------
 
-    def post(self, hosted: Hosted, events: Sequence[Event]) -> asyncio.Future[None]:
-        """Appends and folds the events; the future resolves when all of them stand."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        future.add_done_callback(_retrieve)
+    def post(self, hosted: Hosted, events: Sequence[Event], stood: Stood) -> None:
+        """Appends and folds the events; `stood` hears when all of them stand, or that they never will."""
         if self._lane is None or not self.is_open:
-            future.set_exception(Deposed(EXECUTIONS.name, self.partition, NO_CLAIM))
-            return future
-        if not events:
-            future.set_result(None)
-            return future
-        for event in events:
-            (standing,) = self._lane.post(event)
-            hosted.apply(event)
-        standing.add_done_callback(lambda last: self._settled(last, future))
-        return future
-
-    def _settled(self, last: asyncio.Future[int], future: asyncio.Future[None]) -> None:
-        if future.done():
+            stood(Deposed(EXECUTIONS.name, self.partition, NO_CLAIM))
             return
-        if last.cancelled():
-            future.cancel()
-        elif (error := last.exception()) is not None:
-            future.set_exception(error)
+        last = len(events) - 1
+        if last < 0:
+            stood(None)
+        for number, event in enumerate(events):
+            hears = partial(self._settled, stood) if number == last else self._settled_in_passing
+            self._lane.post(event, hears)
+            hosted.apply(event)
+
+    async def posted(self, hosted: Hosted, events: Sequence[Event]) -> None:
+        """The same for those who can wait: returns when all of them stand, else raises."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def stood(error: Exception | None) -> None:
+            if future.done():
+                return
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+
+        self.post(hosted, events, stood)
+        await future
+
+    def _settled(self, stood: Stood, offset: int, error: Exception | None) -> None:
+        self._settled_in_passing(offset, error)
+        stood(error)
+
+    def _settled_in_passing(self, offset: int, error: Exception | None) -> None:
+        if error is None:
+            self._stands_to = max(self._stands_to, offset + 1)
+        elif self._lane is not None and not isinstance(error, Deposed):
             # What was folded did not stand: only a rebuild knows the truth now.
-            if self._lane is not None and not isinstance(error, Deposed):
-                self._lane.depose(self._lane.epoch)
-        else:
-            self._stands_to = max(self._stands_to, last.result() + 1)
-            future.set_result(None)
+            self._lane.depose(self._lane.epoch)
 
     def around(self, hosted: Hosted, *, is_replay_over: bool) -> effects.Surroundings:
         """Time and proofs for the effect rules."""
@@ -357,9 +363,3 @@ def _hosted(state: Execution, first_offset: int, first_epoch: int) -> Hosted:
     return Hosted(
         state=state, journal=Journal(), first_offset=first_offset, first_epoch=first_epoch
     )
-
-
-def _retrieve(future: asyncio.Future[None]) -> None:
-    if not future.cancelled():
-        future.exception()
-

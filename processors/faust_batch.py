@@ -89,7 +89,7 @@ class _Scheduler(DefaultSchedulingStrategy):
                 yield tp, Batch(fetched[start : start + BATCH_RECORDS_MAX])
 
 
-class _BatchSchema(faust.Schema):
+class _BatchSchema(faust.Schema):  # type: ignore[type-arg]  # Generic for checkers only.
     def compile(self, app: Any, **_: Any) -> Callable[..., Awaitable[Any]]:
         async def decode(message: Any, *, propagate: bool = False) -> Any:
             return app.create_event(None, message.value, message.headers, message)

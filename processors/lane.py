@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
+from confluent_kafka import KafkaError
 from producers.kafka import AsyncProducer, scan
 from producers.wire import Wire
-from streams.errors import Deposed
+from streams.errors import Deposed, Retryable
 from streams.execution.events import OwnerClaimed
 from streams.messages import Message, event_id
 from streams.ownership import NO_CLAIM, EpochFold, Gap, Tenure
@@ -21,6 +22,9 @@ log = logging.getLogger("omium.lane")
 
 Fold = Callable[[int, Message], None]
 """Takes the offset and a standing event; called in log order, from a thread, never from two at once."""
+
+Stood = Callable[[int, Exception | None], None]
+"""Takes the event's offset once it stands, or -1 and why it never will; called on the loop; must not raise."""
 
 
 class Clock(Protocol):
@@ -58,7 +62,7 @@ class Lane:
         self._producer = producer
         self._clock = clock
         self._tenure: Tenure | None = None
-        self._unsettled: deque[tuple[int, asyncio.Future[int]]] = deque()
+        self._unsettled: deque[tuple[int, Stood]] = deque()
         self._gap_task: asyncio.Task[None] | None = None
         self.deposed = asyncio.Event()
         self._deposed_by = NO_CLAIM
@@ -69,9 +73,7 @@ class Lane:
         assert self._tenure is not None, "the lane is not claimed yet"
         return self._tenure.epoch
 
-    async def claim(
-        self, fold: Fold, *, start: int = 0, epochs: EpochFold | None = None
-    ) -> None:
+    async def claim(self, fold: Fold, *, start: int = 0, epochs: EpochFold | None = None) -> None:
         """Appends the claim, then folds every standing event from `start` up to it.
 
         `epochs` is the highest claim below `start` (rule 5). Events behind the claim are found by the first append.
@@ -91,56 +93,49 @@ class Lane:
         record = self._wire.encode(claim, self.topic, partition=self.partition)
         offset = await self._producer.send(record)
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(
-            None, self._rebuild, fold, start, offset, epochs or EpochFold()
-        )
+        await loop.run_in_executor(None, self._rebuild, fold, start, offset, epochs or EpochFold())
         self._tenure = Tenure.begun(offset)
 
     async def append(self, *messages: Message) -> list[int]:
         """Appends the events in order and returns their offsets when all of them stand."""
-        return [await future for future in self.post(*messages)]
+        loop = asyncio.get_running_loop()
+        standing: list[asyncio.Future[int]] = []
+        for message in messages:
+            future: asyncio.Future[int] = loop.create_future()
+            standing.append(future)
+            self.post(message, _resolver(future))
+        return [await future for future in standing]
 
-    def post(self, *messages: Message) -> list[asyncio.Future[int]]:
-        """Appends without waiting; each future resolves when its event stands, or raises `Deposed`."""
+    def post(self, message: Message, stood: Stood) -> None:
+        """Appends without waiting; `stood` is called in order of posting. Raises `Deposed` at once if it is over."""
         if self.deposed.is_set():
             raise Deposed(self.topic.name, self.partition, self._deposed_by)
-        return [self._post(message) for message in messages]
-
-    def _post(self, message: Message) -> asyncio.Future[int]:
-        stamped = replace(
-            message, epoch=self.epoch, at_ms=message.at_ms or self._clock.now_ms()
-        )
+        stamped = replace(message, epoch=self.epoch, at_ms=message.at_ms or self._clock.now_ms())
         record = self._wire.encode(stamped, self.topic)
-        assert record.partition == self.partition, "an event on a partition that its key does not belong to"
-        standing: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        # Nobody may be waiting for this one; a failure is then told by the next append.
-        standing.add_done_callback(_retrieve)
-        self._producer.send(record).add_done_callback(
-            lambda ack: self._acknowledged(ack, standing)
-        )
-        return standing
+        assert record.partition == self.partition, "an event on a partition that its key is not of"
 
-    def _acknowledged(self, ack: asyncio.Future[int], standing: asyncio.Future[int]) -> None:
-        error = None if ack.cancelled() else ack.exception()
-        if ack.cancelled() or error is not None:
-            if not standing.done():
-                standing.set_exception(error or asyncio.CancelledError())
-            return
-        self._unsettled.append((ack.result(), standing))
-        self._settle()
+        def acknowledged(offset: int, error: KafkaError | None) -> None:
+            if error is not None:
+                stood(-1, Retryable(f"append failed: {error.str()}", 1000))
+            elif self.deposed.is_set():
+                stood(-1, Deposed(self.topic.name, self.partition, self._deposed_by))
+            else:
+                self._unsettled.append((offset, stood))
+                self._settle()
+
+        self._producer.append(record, acknowledged)
 
     def _settle(self) -> None:
         assert self._tenure is not None, "an acknowledgement before the claim"
         while self._unsettled and self._gap_task is None and not self.deposed.is_set():
-            offset, standing = self._unsettled[0]
+            offset, stood = self._unsettled[0]
             gap = self._tenure.gap_before(offset)
             if gap is not None:
                 self._gap_task = asyncio.get_running_loop().create_task(self._judge(gap))
                 return
             self._tenure = self._tenure.stands(offset)
             self._unsettled.popleft()
-            if not standing.done():
-                standing.set_result(offset)
+            stood(offset, None)
 
     async def _judge(self, gap: Gap) -> None:
         try:
@@ -164,9 +159,8 @@ class Lane:
         self.deposed.set()
         error = Deposed(self.topic.name, self.partition, claim_offset)
         while self._unsettled:
-            _, standing = self._unsettled.popleft()
-            if not standing.done():
-                standing.set_exception(error)
+            _, stood = self._unsettled.popleft()
+            stood(-1, error)
 
     def _claim_within(self, gap: Gap) -> int | None:
         for batch in scan(self._bootstrap, self.topic.name, self.partition, gap.start, gap.end):
@@ -198,6 +192,14 @@ class Lane:
             return None
 
 
-def _retrieve(future: asyncio.Future[int]) -> None:
-    if not future.cancelled():
-        future.exception()
+def _resolver(future: asyncio.Future[int]) -> Stood:
+    def stood(offset: int, error: Exception | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(offset)
+        else:
+            future.set_exception(error)
+            future.exception()  # Nobody may be waiting for this one.
+
+    return stood

@@ -34,6 +34,10 @@ FETCH_BYTES_MAX = 8 * 1024 * 1024
 QUEUE_KIB_MAX = 32 * 1024
 
 
+Acknowledged = Callable[[int, KafkaError | None], None]
+"""Takes the record's offset, or -1 and the error; must not raise."""
+
+
 class AsyncProducer:
     """Appends records in order; each `send` resolves to the record's offset once all in-sync replicas have it."""
 
@@ -45,7 +49,8 @@ class AsyncProducer:
             "enable.idempotence": True,  # Order and no duplicates across broker restarts.
             "linger.ms": linger_ms,
             "delivery.timeout.ms": DELIVERY_TIMEOUT_MS,
-            "message.max.bytes": MESSAGE_BYTES_MAX + 64 * 1024,  # Key and headers travel beside the value.
+            "message.max.bytes": MESSAGE_BYTES_MAX
+            + 64 * 1024,  # Key and headers travel beside the value.
             "retry.backoff.ms": 20,
             "reconnect.backoff.ms": 50,
             "reconnect.backoff.max.ms": 1000,
@@ -57,7 +62,7 @@ class AsyncProducer:
         }
         self._producer: Producer | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._acks: deque[tuple[asyncio.Future[int], int, KafkaError | None]] = deque()
+        self._acks: deque[tuple[Acknowledged, int, KafkaError | None]] = deque()
         self._is_flush_due = False
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -81,13 +86,34 @@ class AsyncProducer:
             await asyncio.get_running_loop().run_in_executor(None, self._thread.join, 2.0)
 
     def send(self, record: Record) -> asyncio.Future[int]:
-        """Queues the record; the future is its offset, or `Retryable` when the broker took it in neither order."""
-        assert self._loop is not None and self._producer is not None, "the producer is not started"
+        """Queues the record; the future is its offset, or `Retryable` when the broker did not take it."""
+        assert self._loop is not None, "the producer is not started"
         future: asyncio.Future[int] = self._loop.create_future()
+
+        def acknowledged(offset: int, error: KafkaError | None) -> None:
+            if future.done():
+                return
+            if error is None:
+                future.set_result(offset)
+            else:
+                future.set_exception(Retryable(f"append failed: {error.str()}", 1000))
+
+        try:
+            self.append(record, acknowledged)
+        except Retryable as error:
+            future.set_exception(error)
+        return future
+
+    def append(self, record: Record, acknowledged: Acknowledged) -> None:
+        """Queues the record; `acknowledged` is called on the loop, in order of offsets per partition.
+
+        For hot paths: a future costs two more rounds of the loop. Raises `Retryable` when the queue is full.
+        """
+        assert self._producer is not None, "the producer is not started"
 
         def delivered(error: KafkaError | None, message: Message) -> None:
             offset = -1 if error is not None else message.offset()
-            self._resolve_soon(future, -1 if offset is None else offset, error)
+            self._resolve_soon(acknowledged, -1 if offset is None else offset, error)
 
         try:
             self._producer.produce(
@@ -95,14 +121,13 @@ class AsyncProducer:
                 value=record.value,
                 key=record.key,
                 partition=record.partition,
-                headers=record.headers,
+                headers=[*record.headers],
                 on_delivery=delivered,
             )
-        except BufferError:
-            future.set_exception(Retryable("the producer's queue is full", 1000))
+        except BufferError as error:
+            raise Retryable("the producer's queue is full", 1000) from error
         except KafkaException as error:
-            future.set_exception(Retryable(f"cannot append to {record.topic}: {error}", 1000))
-        return future
+            raise Retryable(f"cannot append to {record.topic}: {error}", 1000) from error
 
     def _poll(self) -> None:
         producer = self._producer
@@ -111,10 +136,10 @@ class AsyncProducer:
             producer.poll(POLL_TIMEOUT_S)
 
     def _resolve_soon(
-        self, future: asyncio.Future[int], offset: int, error: KafkaError | None
+        self, acknowledged: Acknowledged, offset: int, error: KafkaError | None
     ) -> None:
         with self._lock:
-            self._acks.append((future, offset, error))
+            self._acks.append((acknowledged, offset, error))
             if self._is_flush_due:
                 return
             self._is_flush_due = True
@@ -128,13 +153,11 @@ class AsyncProducer:
         with self._lock:
             acks, self._acks = self._acks, deque()
             self._is_flush_due = False
-        for future, offset, error in acks:
-            if future.done():
-                continue
-            if error is None:
-                future.set_result(offset)
-            else:
-                future.set_exception(Retryable(f"append failed: {error.str()}", 1000))
+        for acknowledged, offset, error in acks:
+            try:
+                acknowledged(offset, error)
+            except Exception:  # One broken listener must not silence the others.
+                log.exception("an acknowledgement at offset %s was not handled", offset)
 
 
 BatchHandler = Callable[[list[Message]], None]
@@ -276,9 +299,13 @@ def _is_end(message: Message) -> bool:
 
 def end_offset(bootstrap: str, topic: str, partition: int, timeout_s: float = 30.0) -> int:
     """The offset that the next record of the partition will get. Blocks; raises `Retryable` without a broker."""
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "omium-scan-unused", "log_level": 3})
+    consumer = Consumer(
+        {"bootstrap.servers": bootstrap, "group.id": "omium-scan-unused", "log_level": 3}
+    )
     try:
-        _, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout_s)
+        _, high = consumer.get_watermark_offsets(
+            TopicPartition(topic, partition), timeout=timeout_s
+        )
         return int(high)
     except KafkaException as error:
         raise Retryable(f"cannot read the end of {topic}[{partition}]: {error}", 1000) from error

@@ -72,7 +72,9 @@ class StepsBench:
         """One execution, from request to result."""
         client = client or self._client
         asked_ns = time.monotonic_ns()
-        accepted = client.post("/v1/executions", {"workflow": "bench_steps", "input": {"data": "x"}})
+        accepted = client.post(
+            "/v1/executions", {"workflow": "bench_steps", "input": {"data": "x"}}
+        )
         path = f"/v1/executions/{accepted['id']}"
         while (execution := client.get(path, WAIT))["status"] not in ENDED:
             continue
@@ -127,7 +129,9 @@ def stream_delay_ms(client: Client, count: int) -> list[float]:
     """From an event's making (its time on the log) to its arrival at an SSE client, over some executions."""
     delays: list[float] = []
     for _ in range(count):
-        accepted = client.post("/v1/executions", {"workflow": "bench_steps", "input": {"data": "x"}})
+        accepted = client.post(
+            "/v1/executions", {"workflow": "bench_steps", "input": {"data": "x"}}
+        )
         for frame in client.follow(f"/v1/executions/{accepted['id']}/events"):
             if frame.event == "end":
                 break

@@ -176,7 +176,9 @@ class Matrix:
         if len(calls) != STEPS:
             bad.append(f"{len(calls)} different LLM calls reached the upstream, not {STEPS}")
         if outcome.llm_repeats > 1:
-            bad.append(f"{outcome.llm_repeats} LLM calls were repeated, at most the one in flight may")
+            bad.append(
+                f"{outcome.llm_repeats} LLM calls were repeated, at most the one in flight may"
+            )
         written = [
             (path.read_text().count("\n") if path.exists() else 0)
             for path in (rows / f"{number}.rows" for number in range(STEPS))
@@ -223,7 +225,7 @@ class Matrix:
         calls: Counter[str] = Counter()
         for line in self._upstream_log.read_text().splitlines():
             entry = json.loads(line)
-            if f"{directory}\"" in json.dumps(entry["body"]):
+            if f'{directory}"' in json.dumps(entry["body"]):
                 calls[entry["key"]] += 1
         return calls
 
@@ -232,7 +234,9 @@ def _standing(seen: Sequence[Seen]) -> list[Seen]:
     """Of the execution's own events, those of the highest epoch at their place."""
     standing: list[Seen] = []
     highest = -1
-    for each in sorted((s for s in seen if s.topic.startswith("omium.exec")), key=lambda s: s.offset):
+    for each in sorted(
+        (s for s in seen if s.topic.startswith("omium.exec")), key=lambda s: s.offset
+    ):
         highest = max(highest, each.message.epoch)
         if each.message.epoch == highest:
             standing.append(each)

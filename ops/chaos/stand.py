@@ -62,7 +62,10 @@ def stand(settings: Settings, **omium: str) -> Iterator[Stand]:
             client = Client(str(found["gateway"]), str(found["api_key"]), say=say)
             try:
                 yield Stand(
-                    client=client, data_dir=root / "data", scratch=root / "scratch", upstream_log=log
+                    client=client,
+                    data_dir=root / "data",
+                    scratch=root / "scratch",
+                    upstream_log=log,
                 )
             finally:
                 client.close()
@@ -78,7 +81,9 @@ def _omiumctl(environment: Mapping[str, str], *arguments: str, timeout_s: float)
         command, env=dict(environment), timeout=timeout_s, stdout=subprocess.DEVNULL, check=False
     )
     if ended.returncode != 0:
-        raise CommandError(f"omiumctl {' '.join(arguments)} ended with {ended.returncode}.", UNAVAILABLE)
+        raise CommandError(
+            f"omiumctl {' '.join(arguments)} ended with {ended.returncode}.", UNAVAILABLE
+        )
 
 
 def _free_port() -> int:
@@ -102,5 +107,3 @@ def tree_cpu_s(pids: Mapping[str, object]) -> dict[str, float]:
             except psutil.NoSuchProcess:
                 continue
     return spent
-
-

@@ -69,7 +69,9 @@ def _steps(settings: Settings, arguments: argparse.Namespace) -> dict[str, objec
     peers: dict[str, object] = {}
     for name in () if arguments.no_peers else ("memory", "sqlite"):
         say(f"LangGraph by itself, {name} …")
-        peers |= {f"langgraph_{name}_{key}": value for key, value in peer(name, seconds / 2).items()}
+        peers |= {
+            f"langgraph_{name}_{key}": value for key, value in peer(name, seconds / 2).items()
+        }
     return {
         "bench": "steps",
         "conditions": {

@@ -27,7 +27,9 @@ def add(subparsers: Subparsers) -> None:
             "chaos --undeclared --sample 5 --seed 7",
         ),
     )
-    parser.add_argument("--sample", type=int, metavar="N", help="boundaries per victim (default: all)")
+    parser.add_argument(
+        "--sample", type=int, metavar="N", help="boundaries per victim (default: all)"
+    )
     parser.add_argument("--seed", type=int, default=1, help="which sample (default 1)")
     parser.add_argument("--victims", default="", help="separated by commas (default: all)")
     parser.add_argument(

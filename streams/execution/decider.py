@@ -226,9 +226,7 @@ def runner_lost(state: Execution, losses_without_progress: int, detail: str) -> 
     """Nothing, and the caller begins a new incarnation; or the end, when runners die without getting anywhere."""
     if losses_without_progress < LOST_WITHOUT_PROGRESS_MAX:
         return ()
-    message = (
-        f"{losses_without_progress} runners in a row died without making progress: {detail}"
-    )
+    message = f"{losses_without_progress} runners in a row died without making progress: {detail}"
     return fail(
         state,
         Failure(error_class="runner_lost", error_type="RunnerLost", error_message=message),

@@ -92,7 +92,9 @@ def ask(question: Question, execution: Execution, journal: Journal, around: Surr
     return _in_doubt(question, execution, around, effect)
 
 
-def _new(question: Question, execution: Execution, journal: Journal, around: Surroundings) -> Answer:
+def _new(
+    question: Question, execution: Execution, journal: Journal, around: Surroundings
+) -> Answer:
     if strangers := journal.unasked(question.step_key, question.kind, execution.incarnation):
         diverged = _diverged(question, execution, strangers, around)
         if diverged is not None:
@@ -181,8 +183,10 @@ def _diverged(
     gate = _gated(question, execution, "divergence", reason)
     if gate is None:
         return None
-    return gate if not gate.events else Answer(
-        verdict=gate.verdict, events=(said, *gate.events), reason=reason
+    return (
+        gate
+        if not gate.events
+        else Answer(verdict=gate.verdict, events=(said, *gate.events), reason=reason)
     )
 
 

@@ -17,7 +17,15 @@ NAMED_MAX = 200
 """Tools or steps that one request may configure."""
 
 KEYS = frozenset(
-    {"constraints", "infer_constraints", "tools", "steps", "recovery", "budget_usd", "on_divergence"}
+    {
+        "constraints",
+        "infer_constraints",
+        "tools",
+        "steps",
+        "recovery",
+        "budget_usd",
+        "on_divergence",
+    }
 )
 TOOL_KEYS = frozenset({"policy", "approval", "timeout_s", "reconcile", "retries"})
 STEP_KEYS = frozenset({"approval", "timeout_s", "retries"})
@@ -85,7 +93,9 @@ def parse(text: str) -> Options:
 def _tool(raw: Mapping[str, object], at: str) -> ToolOptions:
     _known(raw, TOOL_KEYS, at)
     timeout_s = raw.get("timeout_s")
-    if timeout_s is not None and not (_is_number(timeout_s) and 0 < float(str(timeout_s)) <= 86_400):
+    if timeout_s is not None and not (
+        _is_number(timeout_s) and 0 < float(str(timeout_s)) <= 86_400
+    ):
         raise Rejected("invalid", f"{at}.timeout_s must be between 0 and 86400", f"{at}.timeout_s")
     approval = raw.get("approval", False)
     if not isinstance(approval, bool):
@@ -118,7 +128,9 @@ def _known(raw: Mapping[str, object], keys: frozenset[str], at: str) -> None:
     for key in raw:
         if key not in keys:
             where = f"{at}.{key}" if at else key
-            raise Rejected("unknown_field", f"{where} is unknown; known: {', '.join(sorted(keys))}", where)
+            raise Rejected(
+                "unknown_field", f"{where} is unknown; known: {', '.join(sorted(keys))}", where
+            )
 
 
 def _one_of(enum: type[E], value: object, at: str) -> E:

@@ -131,9 +131,7 @@ def evolve(state: Execution | None, event: Message) -> Execution | None:
         case e.ApprovalRequested():
             if event.approval_id in state.approvals:
                 return state
-            asked = Approval(
-                approval_id=event.approval_id, kind=event.kind, call_id=event.call_id
-            )
+            asked = Approval(approval_id=event.approval_id, kind=event.kind, call_id=event.call_id)
             approvals = {**state.approvals, event.approval_id: asked}
             is_paused = state.status is Status.PAUSED
             status = Status.PAUSED if is_paused else Status.WAITING_APPROVAL
@@ -199,6 +197,4 @@ def _signalled(state: Execution, event: e.SignalReceived) -> Execution:
     chosen = named or (waiting if len(waiting) == 1 else [])
     if not chosen:
         return state
-    return _with_answer(
-        state, replace(chosen[0], is_granted=True, value_json=event.payload_json)
-    )
+    return _with_answer(state, replace(chosen[0], is_granted=True, value_json=event.payload_json))

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,7 +32,7 @@ SEED = 20261122
 def stack() -> Iterator[Stand]:
     with stand(Settings()) as running:
         running.scratch.mkdir(exist_ok=True)
-        for name in ("raises", "exits", "hangs", "shouts", "asks", "touches", "plain"):
+        for name in ("raises", "exits", "hangs", "shouts", "asks", "touches", "slow", "plain"):
             framework = "python" if name == "plain" else "langgraph"
             body = {"name": name, "framework": framework, "entrypoint": f"{WORKFLOWS}:{name}"}
             running.client.post("/v1/workflows", dict(body), is_repeatable=True)
@@ -143,7 +147,9 @@ def test_poison_on_every_topic_goes_to_the_dead_letters_and_work_goes_on(stack: 
     producer = Producer({"bootstrap.servers": bootstrap})
     before = end_offset(bootstrap, DLQ.name, 0)
     for topic in (COMMANDS, EXECUTIONS, LLM_REQUESTS, LLM_RESPONSES, CONTROL):
-        producer.produce(topic.name, value=b"\x00\x00\x00\x00\x63poison", key=b"poison", partition=0)
+        producer.produce(
+            topic.name, value=b"\x00\x00\x00\x00\x63poison", key=b"poison", partition=0
+        )
         producer.produce(topic.name, value=b"not avro", key=b"poison", partition=0)
     producer.flush(10)
 
@@ -156,24 +162,58 @@ def test_poison_on_every_topic_goes_to_the_dead_letters_and_work_goes_on(stack: 
 
 
 def test_a_deposed_worker_that_wakes_up_changes_nothing(stack: Stand) -> None:
-    """The worker is stopped for longer than its session lasts, while an execution hangs on it."""
-    path = stack.scratch / "zombie.rows"
-    tools = {"touch": {"policy": "idempotent"}}
+    """The worker is stopped for longer than its session lasts; another takes over; then it wakes up."""
     pid = stack.document()["pids"]["execution"]
-    execution_id = started(stack, "plain", input={"name": "Zoe", "times": 2})
-    os.kill(pid, signal.SIGSTOP)
-    stopped_s = time.monotonic()
-    another = started(stack, "touches", input={"path": str(path)}, tools=tools)
-    consumer_wait = stopped_s + 10
-    while time.monotonic() < consumer_wait:
-        stack.client.get("/v1/executions")
-    os.kill(pid, signal.SIGCONT)
+    with another_worker(stack, pid):
+        rows = [stack.scratch / f"zombie-{number}.rows" for number in range(4)]
+        tools = {"slow_row": {"policy": "reconcile"}}
+        ids = [started(stack, "slow", input={"path": str(path)}, tools=tools) for path in rows]
+        for execution_id in ids:
+            until(stack, execution_id, lambda e: e["tool_calls"] >= 2)
+        os.kill(pid, signal.SIGSTOP)
+        stopped_s = time.monotonic()
+        try:
+            executions = [ended(stack, execution_id, timeout_s=90) for execution_id in ids]
+            took_s = time.monotonic() - stopped_s
+            wait_until(lambda: time.monotonic() > stopped_s + 30, 40)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        after = ended(stack, started(stack, "plain", input={"name": "Zoe", "times": 2}))
 
-    assert ended(stack, execution_id)["status"] == "completed"
-    assert ended(stack, another)["status"] == "completed"
-    for one in (execution_id, another):
-        kinds = kinds_of(stack, one)
-        assert kinds.count("ExecutionCompleted") == 1
+    assert {e["status"] for e in executions} == {"completed"}
+    assert after["status"] == "completed"
+    assert took_s < 30
+    assert [path.read_text().splitlines() for path in rows] == [[f"row {n}" for n in range(5)]] * 4
+    for execution_id in ids:
+        assert kinds_of(stack, execution_id).count("ExecutionCompleted") == 1
+
+
+@contextmanager
+def another_worker(stack: Stand, like_pid: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A second execution worker, told what the first was told, until the block ends."""
+    told = Path(f"/proc/{like_pid}/environ").read_bytes().split(b"\0")
+    environment = dict(item.decode().split("=", 1) for item in told if b"=" in item)
+    environment["OMIUM_WORKER_ID"] = "1"
+    ready = stack.data_dir / "run" / "execution.ready"
+    with (stack.scratch / "another.log").open("wb") as log:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "ops.main", "worker", "execution"],
+            env=environment, stdout=log, stderr=log,
+        )  # fmt: skip
+        try:
+            wait_until(lambda: ready.read_text() == str(worker.pid), 60)
+            yield worker
+        finally:
+            worker.terminate()
+            worker.wait(20)
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline_s, "it did not happen in time"
+        pause.wait(0.05)
 
 
 def kinds_of(stack: Stand, execution_id: str) -> list[str]:

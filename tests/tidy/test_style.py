@@ -18,7 +18,12 @@ FUNCTION_LINES_MAX = 70
 BANNED_WORDS = re.compile(r"\b(TODO|FIXME|XXX)\b(?!.*#\d)")
 BANNED_NAMES = re.compile(r"(Manager|Helper|Util)s?$")
 MACHINE_PATH = re.compile(r"(?<![\w.\"'/:-])/(?:work|farm|root)/")
-REGISTRY_HOSTS = ("pypi" + ".org", "python" + "hosted", "registry.npm" + "js", "repo1.maven" + ".org")
+REGISTRY_HOSTS = (
+    "pypi" + ".org",
+    "python" + "hosted",
+    "registry.npm" + "js",
+    "repo1.maven" + ".org",
+)
 
 
 def tracked(*suffixes: str) -> list[Path]:

@@ -60,6 +60,27 @@ def touch(path: str) -> str:
     return "touched"
 
 
+@tool
+def slow_row(path: str, number: int) -> str:
+    """Adds one row, slowly."""
+    time.sleep(0.6)
+    with open(path, "a") as file:
+        file.write(f"row {number}\n")
+    return f"row {number}"
+
+
+def reconcile_slow_row(idempotency_key: str, arguments: dict) -> str | None:
+    path, row = arguments["path"], f"row {arguments['number']}"
+    is_there = os.path.exists(path) and row in open(path).read().splitlines()
+    return row if is_there else None
+
+
+def _slow(state: State) -> State:
+    for number in range(5):
+        slow_row.invoke({"path": state["path"], "number": number})
+    return {"text": "done"}
+
+
 def _touch(state: State) -> State:
     return {"text": touch.invoke({"path": state["path"]})}
 
@@ -70,6 +91,7 @@ hangs = _graph(_hang)
 shouts = _graph(_shout)
 asks = _graph(_ask)
 touches = _graph(_touch)
+slow = _graph(_slow)
 
 
 def plain(name: str, times: int = 1) -> dict:
@@ -79,8 +101,11 @@ def plain(name: str, times: int = 1) -> dict:
     client = OpenAI()
     answers = [
         client.chat.completions.create(
-            model="gpt-4o-mini", messages=[{"role": "user", "content": f"!say=hello {name} {number}"}]
-        ).choices[0].message.content
+            model="gpt-4o-mini",
+            messages=[{"role": "user", "content": f"!say=hello {name} {number}"}],
+        )
+        .choices[0]
+        .message.content
         for number in range(times)
     ]
     return {"answers": answers}
