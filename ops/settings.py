@@ -35,6 +35,8 @@ class Settings(BaseSettings):
 
     # What Omium talks to. Empty in the embedded profile until the supervisor has chosen ports.
     kafka: str = ""
+    kafka_replicas: int = 1
+    """Copies of every record: 3 in the cluster profile, of which 2 must be in sync."""
     clickhouse_url: str = ""
     clickhouse_user: str = "admin"
     clickhouse_password: SecretStr = SecretStr("")

@@ -17,7 +17,7 @@ POLL_S = 0.03
 def run(settings: Settings) -> int:
     """Make them as soon as the broker answers."""
     _wait_for_broker(settings.kafka)
-    create_topics(settings.kafka)
+    create_topics(settings.kafka, settings.kafka_replicas)
     register_all(settings.kafka)
     return 0
 
