@@ -11,17 +11,15 @@ import httpx
 import openai
 import pytest
 
-from tests.support.llm import KEY, OTHER_KEY, LlmPath, chat, client, until
+from tests.support.llm import KEY, OTHER_KEY, LlmPath, chat, client, llm_path, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("llm")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def path(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlmPath]:
-    path = LlmPath(kafka=kafka, folder=tmp_path_factory.mktemp("llm"))
-    path.start()
-    yield path
-    path.stop()
+def path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlmPath]:
+    with llm_path(tmp_path_factory.mktemp("llm")) as path:
+        yield path
 
 
 @pytest.fixture

@@ -21,19 +21,17 @@ from streams.llm.events import LlmCallCompleted, LlmCallFailed
 from streams.messages import Message
 from streams.ownership import EpochFold
 from streams.topics import DLQ, LLM_REQUESTS, LLM_RESPONSES, partitions
-from tests.support.llm import LlmPath, chat, client, until
+from tests.support.llm import LlmPath, chat, client, llm_path, until
 from tests.support.llm_events import requested
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("llm")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def path(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlmPath]:
+def path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlmPath]:
     """One path for all: every test leaves a running router behind."""
-    path = LlmPath(kafka=kafka, folder=tmp_path_factory.mktemp("llm-crash"))
-    path.start()
-    yield path
-    path.stop()
+    with llm_path(tmp_path_factory.mktemp("llm-crash")) as path:
+        yield path
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +27,34 @@ START_DEADLINE_S = 60.0
 TENANT = "acme"
 KEY = f"omk_{TENANT}"
 OTHER_KEY = "omk_globex"
+
+
+@contextmanager
+def own_broker(folder: Path) -> Iterator[str]:
+    """A broker for one test file: routers of two files on one broker would share partitions."""
+    given = os.environ.get("OMIUM_TEST_KAFKA")
+    if given:
+        yield given
+        return
+    from ops.embedded import identity
+    from ops.embedded.throwaway import kafka_in
+    from ops.settings import Settings
+
+    server = kafka_in(folder, Settings().cache_dir)
+    yield server.address
+    identity.end_group(server.pid, server.started, 15.0)
+
+
+@contextmanager
+def llm_path(folder: Path) -> Iterator[LlmPath]:
+    """A running path on a broker of its own."""
+    with own_broker(folder) as kafka:
+        path = LlmPath(kafka=kafka, folder=folder)
+        path.start()
+        try:
+            yield path
+        finally:
+            path.stop()
 
 
 def until(condition: Callable[[], bool], what: str, deadline_s: float = START_DEADLINE_S) -> None:

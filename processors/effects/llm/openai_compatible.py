@@ -133,7 +133,7 @@ async def _stream(
         document = _object(event.removeprefix(DATA)) or {}
         if "error" in document:
             raise Unavailable(f"the upstream broke off: {document['error']}")
-        last = document or last
+        last = document if document.get("model") else last
         found = usage_of(document)
         usage = found or usage
         if found is None or document.get("choices") or is_usage_wanted:
