@@ -60,7 +60,7 @@ class Follower {
     let failures = 0;
     while (!this.stopping.signal.aborted) {
       try {
-        const ended = await this.once(() => { failures = 0; connected(true); });
+        const ended = await this.once(() => connected(true), () => { failures = 0; });
         if (ended) return;
       } catch (error) {
         if (this.stopping.signal.aborted) return;
@@ -71,7 +71,7 @@ class Follower {
     }
   }
 
-  async once(onOpen) {
+  async once(onOpen, onFirst) {
     const headers = this.position ? { "Last-Event-ID": this.position } : {};
     const response = await ask(`/v1/executions/${encodeURIComponent(this.id)}/events`, { headers, signal: this.stopping.signal });
     onOpen();
@@ -88,7 +88,11 @@ class Follower {
           return [line.slice(0, cut), line.slice(cut + 2)];
         }));
         if (fields.id) this.position = fields.id;
-        if (fields.event) this.onEvent(fields.event);
+        if (fields.event) {
+          // A stream that opens and breaks at once is no connection: only an event ends the waiting.
+          onFirst();
+          this.onEvent(fields.event);
+        }
         if (fields.event === "end") return true;
       }
     }
