@@ -60,6 +60,14 @@ class Settings(BaseSettings):
     """Which framework a zygote imports."""
     log_level: str = "INFO"
 
+    # What the gateway lets in.
+    worker_allow: str = ""
+    """Module prefixes, separated by commas, whose objects may be registered as workflows."""
+    allow_files: bool = True
+    """Whether `/absolute/file.py:attr` may be registered; off where clients are not the operators."""
+    cors_origins: str = ""
+    """Origins of pages, separated by commas, that may use the API from a browser."""
+
     # Limits.
     min_free_mb: int = 512
     """Below this much free disk new executions are refused with 503; running ones go on."""

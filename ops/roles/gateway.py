@@ -99,8 +99,18 @@ class Server(uvicorn.Server):
 def config_of(settings: Settings) -> GatewayConfig:
     """The gateway's share of the settings."""
     return GatewayConfig(
-        kafka=settings.kafka, data_dir=settings.data_dir, min_free_mb=settings.min_free_mb
+        kafka=settings.kafka,
+        data_dir=settings.data_dir,
+        min_free_mb=settings.min_free_mb,
+        worker_allow=listed(settings.worker_allow),
+        allow_files=settings.allow_files,
+        cors_origins=listed(settings.cors_origins),
     )
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """The parts of a setting that are separated by commas."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def models_of(settings: Settings) -> tuple[str, ...]:
