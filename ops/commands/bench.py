@@ -25,9 +25,14 @@ def add(subparsers: Subparsers) -> None:
         "bench",
         "Measure the stack beside its peers, in one run.",
         handle,
-        ("bench steps --json", "bench steps --budget-s 60", "bench steps --fork"),
+        (
+            "bench steps --json",
+            "bench steps --budget-s 60",
+            "bench steps --fork",
+            "bench projection",
+        ),
     )
-    parser.add_argument("name", choices=("steps",))
+    parser.add_argument("name", choices=("steps", "projection"))
     parser.add_argument("--budget-s", type=float, default=75.0, help="time to spend (default 75)")
     parser.add_argument(
         "--fork", action="store_true", help="a fork per execution instead of reused runners"
@@ -37,7 +42,8 @@ def add(subparsers: Subparsers) -> None:
 
 def handle(arguments: argparse.Namespace) -> int:
     """Run the bench and print its figures."""
-    report = _steps(settings_of(arguments), arguments)
+    measure = _projection if arguments.name == "projection" else _steps
+    report = measure(settings_of(arguments), arguments)
     if arguments.json:
         emit(report)
         return OK
@@ -84,4 +90,16 @@ def _steps(settings: Settings, arguments: argparse.Namespace) -> dict[str, objec
         },
         "figures": measured,
         "peers": peers,
+    }
+
+
+def _projection(settings: Settings, arguments: argparse.Namespace) -> dict[str, object]:
+    from ops.bench import projection
+
+    figures = projection.measure(settings, arguments.budget_s, say)
+    return {
+        "bench": "projection",
+        "conditions": projection.conditions(),
+        "figures": figures,
+        "peers": {},
     }
