@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import sha1
 from typing import ClassVar, NewType
-from uuid import UUID, uuid5
+from uuid import UUID
 
 TenantId = NewType("TenantId", str)
 ExecutionId = NewType("ExecutionId", str)
@@ -12,6 +13,7 @@ CallId = NewType("CallId", str)
 
 # Fixed for ever: ids derived from it are on customers' logs.
 OMIUM_NAMESPACE = UUID("6f6d6975-6d00-5000-8000-6f6d69756d31")
+_NAMESPACE_BYTES = OMIUM_NAMESPACE.bytes
 UNCLAIMED_EPOCH = -1
 """The epoch of records on topics that have no single claimed writer (commands, LLM requests, control)."""
 
@@ -51,9 +53,18 @@ def event_id(
 
     `attempt` counts deliberate retries, never resumes: a resumed execution re-emits under the same ids.
     """
-    return str(uuid5(OMIUM_NAMESPACE, "\x1f".join((tenant, execution, step, str(attempt), kind, str(ordinal)))))
+    return _uuid5("\x1f".join((tenant, execution, step, str(attempt), kind, str(ordinal))))
+
+
+def _uuid5(name: str) -> str:
+    """RFC 9562's version 5 in our namespace, as text. `uuid.uuid5` is this and three times slower."""
+    digest = bytearray(sha1(_NAMESPACE_BYTES + name.encode(), usedforsecurity=False).digest()[:16])
+    digest[6] = digest[6] & 0x0F | 0x50
+    digest[8] = digest[8] & 0x3F | 0x80
+    text = digest.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def call_id(tenant: str, idempotency_key: str) -> CallId:
     """The id and partition key of one LLM call: equal keys of one tenant are one call."""
-    return CallId(str(uuid5(OMIUM_NAMESPACE, "\x1f".join(("llm", tenant, idempotency_key)))))
+    return CallId(_uuid5("\x1f".join(("llm", tenant, idempotency_key))))

@@ -59,4 +59,4 @@ class Tenure:
 
     def stands(self, acked_offset: int) -> Tenure:
         """The tenure once everything up to and with `acked_offset` is known to hold no foreign claim."""
-        return replace(self, dense_to=max(self.dense_to, acked_offset + 1))
+        return Tenure(self.epoch, max(self.dense_to, acked_offset + 1))

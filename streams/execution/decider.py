@@ -17,6 +17,8 @@ from streams.execution.options import parse
 from streams.execution.state import RESUME_SIGNAL, Approval, Execution, Status
 from streams.messages import Event, event_id
 
+BREAKPOINT = "breakpoint:"
+"""How adapters name a question that only asks whether to go on."""
 LOST_WITHOUT_PROGRESS_MAX = 5
 """Runners that may die in a row without one new fact on the log before the execution fails."""
 
@@ -114,16 +116,21 @@ def _resolve(command: c.ResolveApproval, state: Execution, identity: str) -> Eve
                 value_json=command.value_json,
             ),
         )
-    return (
-        e.ApprovalDenied(
-            event_id=identity,
-            **of(state),
-            approval_id=command.approval_id,
-            denied_by=command.resolved_by,
-            reason=command.reason,
-            value_json=command.value_json,
-        ),
+    denied = e.ApprovalDenied(
+        event_id=identity,
+        **of(state),
+        approval_id=command.approval_id,
+        denied_by=command.resolved_by,
+        reason=command.reason,
+        value_json=command.value_json,
     )
+    if not asked.call_id.startswith(BREAKPOINT):
+        return (denied,)
+    # A breakpoint asks nothing that a "no" could be handed to: going on would be the opposite of it.
+    end = e.ExecutionCancelled(
+        event_id=_id(state, "", "end", 0), **of(state), reason=command.reason or "denied"
+    )
+    return (denied, end)
 
 
 def begin(state: Execution, worker_id: str, reason: str) -> Events:

@@ -25,6 +25,7 @@ KEYS = frozenset(
         "recovery",
         "budget_usd",
         "on_divergence",
+        "llm",
     }
 )
 TOOL_KEYS = frozenset({"policy", "approval", "timeout_s", "reconcile", "retries"})
