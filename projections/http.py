@@ -2,7 +2,7 @@
 ClickHouse's code.
 
 Rows go in as JSON arrays: `orjson` writes one in 2 us and the server parses it in its own process,
-which is cheaper for us than building columns (measured: docs/projections.md), and needs neither
+which is cheaper for us than building columns (docs/projections.md), and needs neither
 pyarrow nor numpy in memory.
 """
 
