@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from streams.execution.events import OwnerClaimed
+from streams.execution.events import OwnerClaimed, ToolCallIntended
 from streams.messages import Message
 from streams.ownership import EpochFold
 from tests.simulation.kernel import Act, Kernel, Process
@@ -81,7 +81,7 @@ class Broker:
     ) -> None:
         """Queues a record. It leaves the process soon, reaches the log later, is acknowledged later still."""
         kernel = self._kernel
-        kernel.hazard(process, "send")
+        kernel.hazard(process, "intent" if isinstance(message, ToolCallIntended) else "send")
         key = (id(process), log.name)
 
         def leave() -> None:
@@ -161,8 +161,16 @@ class Group:
         if others:
             self._assign(partition, self._kernel.random.choice(others))
 
+    def renew(self, partition: int) -> None:
+        """A rebalance that gives the partition back to its owner, who reads it again from what is committed."""
+        member = self._members.get(self._owner[partition])
+        if member is not None:
+            self._assign(partition, member)
+
     def commit(self, partition: int, name: str, generation: int, position: int) -> None:
-        """Moves the group's position, unless the member's generation is over."""
+        """Moves the group's position, unless the member's generation is over or the request is lost."""
+        if self._kernel.chance(0.1):
+            return
         if (self._owner[partition], self._generation[partition]) == (name, generation):
             self.committed[partition] = max(self.committed[partition], position)
 
@@ -220,7 +228,15 @@ class Group:
             member.assigned(partition, generation, self.committed[partition])
 
     def _tell(self, member: Member, act: Act) -> None:
-        due = self._kernel.now_ms + self._kernel.between(1, HEARTBEAT_MS)
+        late_ms = 4 * HEARTBEAT_MS if self._kernel.chance(0.1) else HEARTBEAT_MS
+        due = self._kernel.now_ms + self._kernel.between(1, late_ms)
         due = max(due, self._heard_ms.get(member.name, 0))
         self._heard_ms[member.name] = due
-        self._kernel.after(due - self._kernel.now_ms, act, member.process)
+        self._kernel.after(due - self._kernel.now_ms, lambda: self._hear(member, act))
+
+    def _hear(self, member: Member, act: Act) -> None:
+        """Members hear by answers to their own heartbeats, so a stopped one hears some time after it goes on."""
+        if member.process.is_paused:
+            self._kernel.after(self._kernel.between(500, 1_500), lambda: self._hear(member, act))
+        elif member.process.is_alive:
+            act()

@@ -155,3 +155,27 @@ def readers(logs: list[Log], rules: Rules, random: Random) -> Iterator[str]:
             seen += Reader(log, cut, carried).read()
             if [offset for offset, _ in seen] != [offset for offset, _ in whole]:
                 yield f"{log.name}: a reader that went on at {cut} saw other events"
+
+
+def marks(logs: list[Log], marks: list[Log], rules: Rules) -> Iterator[str]:
+    """A rebuild from any mark sees the events that a rebuild from the start sees."""
+    for log, marked in zip(logs, marks, strict=True):
+        whole = [offset for offset, _ in Reader(log).read()]
+        for mark in marked.records:
+            assert isinstance(mark, e.PartitionMarked)
+            carried = EpochFold(mark.highest_claim) if rules.marks_carry_claim else EpochFold()
+            tail = [offset for offset, _ in Reader(log, mark.position, carried).read()]
+            if tail != [offset for offset in whole if offset >= mark.position]:
+                yield f"{log.name}: a rebuild from the mark at {mark.position} sees other events"
+
+
+def mark_passes_open(log: Log, mark: e.PartitionMarked) -> Iterator[str]:
+    """A mark is true when it is written: what began before it and is not above it has ended."""
+    begun: set[str] = set()
+    for offset, event in Reader(log).read():
+        if isinstance(event, e.ExecutionQueued) and offset < mark.position:
+            begun.add(event.execution_id)
+        elif isinstance(event, ENDS):
+            begun.discard(event.execution_id)
+    if begun:
+        yield f"{log.name}: the mark at {mark.position} passes {sorted(begun)}, which are open"

@@ -87,8 +87,9 @@ class Lane:
             gap = tenure.gap_before(offset)
             if gap is not None and self._kernel.rules.reads_gaps:
                 self._is_judging = True
+                reading_ms = self._kernel.between(1, 1_500 if self._kernel.chance(0.2) else 20)
                 self._kernel.after(
-                    self._kernel.between(1, 20),
+                    reading_ms,
                     lambda g=gap: self._judge(g.start, g.end),  # type: ignore[misc]
                     self._process,
                 )

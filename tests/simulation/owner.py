@@ -19,10 +19,9 @@ from tests.simulation.runner import LEASE_MS, WINDOW_MS, Runner
 from tests.simulation.session import Hosted
 
 CLAIM_RETRY_MS = 500
-MARK_EVERY_MS = 10_000
+MARK_EVERY_MS = 3_000
+MARK_UNTIL_MS = 200_000
 MARK_RECORDS_MIN = 4
-REMEMBER_MS = 30_000
-"""How long a start may come again after its execution has ended; the gateway keeps later ones away."""
 
 
 class Host(Protocol):
@@ -47,6 +46,12 @@ class Host(Protocol):
     def done(self, partition: int, offset: int) -> None:
         """A command needs no more attention."""
 
+    def done_to(self, partition: int) -> int:
+        """Every command below this offset is done."""
+
+    def commands_end(self, partition: int) -> int:
+        """The offset that the partition's next command will get."""
+
     def rebuilt(self, owner: PartitionOwner, epoch: int) -> None:
         """The owner has folded the log up to its claim."""
 
@@ -68,12 +73,12 @@ class PartitionOwner:
         self._worker = worker
         self._marks = marks
         self._is_ready = False
-        self._ended: dict[str, tuple[int, int, int]] = {}
+        self._ended: dict[str, tuple[int, int]] = {}
+        self._fence: tuple[int, frozenset[str]] | None = None
         self._inbox: list[tuple[int, ExecutionCommand]] = []
         self._unsettled: dict[int, ExecutionCommand] = {}
         self._claimed_at_ms = 0
         self._commands_handled = -1
-        self._commands_standing = -1
         self._stands_to = 0
         self._marked_at = 0
         self._posted = 0
@@ -99,7 +104,7 @@ class PartitionOwner:
         if not self.is_open:
             return
         rules, mark = self._kernel.rules, self._read_mark()
-        self.hosted, self._ended = {}, {}
+        self.hosted, self._ended, self._fence = {}, {}, None
         self._commands_handled = -1
         if mark is not None and rules.marks_count_commands:
             self._commands_handled = mark.command_offset
@@ -115,7 +120,6 @@ class PartitionOwner:
         if not self.is_open or lane is not self.lane or lane.is_deposed:
             return
         self._claimed_at_ms = self._kernel.now_ms
-        self._commands_standing = self._commands_handled
         self._stands_to = lane.epoch + 1
         self._posted = self._stood = 0
         self._barriers.clear()
@@ -156,12 +160,11 @@ class PartitionOwner:
         hosted.apply(message)
         if hosted.state.status.is_terminal:
             del self.hosted[message.execution_id]
-            self._remember(hosted, message.at_ms)
+            self._remember(hosted)
 
-    def _remember(self, hosted: Hosted, ended_ms: int) -> None:
+    def _remember(self, hosted: Hosted) -> None:
         if self._kernel.rules.remembers_ended:
-            place = (hosted.first_offset, hosted.first_epoch, ended_ms)
-            self._ended[hosted.state.execution_id] = place
+            self._ended[hosted.state.execution_id] = (hosted.first_offset, hosted.first_epoch)
 
     def _resume(self, hosted: Hosted) -> None:
         def proven() -> None:
@@ -213,7 +216,6 @@ class PartitionOwner:
 
     def _command_stands(self, offset: int, hosted: Hosted) -> None:
         self._done(offset)
-        self._commands_standing = max(self._commands_standing, offset)
         if self.is_current(hosted):
             self._worker.advance(self, hosted, "approval" if hosted.state.incarnation >= 0 else "")
 
@@ -286,12 +288,15 @@ class PartitionOwner:
         def over() -> None:
             if self.hosted.get(hosted.state.execution_id) is hosted:
                 del self.hosted[hosted.state.execution_id]
-                self._remember(hosted, self._kernel.now_ms)
+                self._remember(hosted)
 
         if self._kernel.rules.forgets_after_standing and self._posted > self._stood:
             self._barriers.append((self._posted, over))
         else:
             over()
+        if self._kernel.chance(0.5):
+            # A timer may fire at the worst of moments.
+            self._mark()
 
     def _drop_all(self) -> None:
         hosted, self.hosted = self.hosted, {}
@@ -301,7 +306,7 @@ class PartitionOwner:
     # Marks --------------------------------------------------------------------------------------
 
     def _mark_later(self) -> None:
-        if self.is_open and self._kernel.now_ms < 600_000:
+        if self.is_open and self._kernel.now_ms < MARK_UNTIL_MS:
             self._mark()
             self._kernel.after(MARK_EVERY_MS, self._mark_later, self.process)
 
@@ -322,15 +327,22 @@ class PartitionOwner:
             partition=self.partition,
             position=position,
             highest_claim=claim,
-            command_offset=self._commands_standing,
+            command_offset=self._worker.done_to(self.partition) - 1,
         )
         self._broker.send(self.process, self._marks, mark, _ignore, _nothing)
 
     def _kept(self) -> list[tuple[int, int]]:
-        """First offset, and claim before it, of every execution that a rebuild must see."""
-        now_ms = self._kernel.now_ms
-        self._ended = {k: v for k, v in self._ended.items() if now_ms - v[2] < REMEMBER_MS}
-        kept = [place[:2] for place in self._ended.values()]
+        """First offset, and claim before it, of every execution that a rebuild must see.
+
+        An ended one is forgotten when every command that was on the log after its end has been handled.
+        """
+        if self._fence is not None and self._worker.done_to(self.partition) >= self._fence[0]:
+            self._ended = {k: v for k, v in self._ended.items() if k not in self._fence[1]}
+            self._commands_handled = max(self._commands_handled, self._fence[0] - 1)
+            self._fence = None
+        if self._fence is None and self._ended:
+            self._fence = (self._worker.commands_end(self.partition), frozenset(self._ended))
+        kept = list(self._ended.values())
         if self._kernel.rules.marks_keep_open:
             kept += [(each.first_offset, each.first_epoch) for each in self.hosted.values()]
         return kept

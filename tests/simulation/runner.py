@@ -216,7 +216,10 @@ class Runner:
                 got("failed" if failed else answer.effect.result.decode())
             case Verdict.RECONCILE:
                 self._tools.reconcile(
-                    question.call_id, self.process, lambda done: self._knows(question, done, got)
+                    question.call_id,
+                    question.name,
+                    self.process,
+                    lambda done: self._knows(question, done, got),
                 )
             case Verdict.SUSPEND:
                 self._say(lambda s: s.suspended())

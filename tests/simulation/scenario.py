@@ -24,6 +24,10 @@ FAULTS_UNTIL_MS = 60_000
 QUIET_MS = 60_000
 LIMIT_MS = 1_500_000
 """Liveness: everything ends within this; 60 s of faults, then windows, approvals and retries."""
+ODDS = {"intent": 0.06, "send": 0.02, "ack": 0.02, "claim": 0.08, "act": 0.06, "pay": 0.06}
+"""How likely something befalls a process at its most vulnerable moments."""
+PAUSES_MS = ((500, 5_000), (6_500, 15_000), (15_000, 45_000), (50_000, 100_000))
+"""Shorter than a session, longer, longer than W, longer than every window."""
 OPTIONS = json.dumps(
     {
         "tools": {
@@ -68,7 +72,7 @@ class Scenario:
         self._parents: dict[Process, Process] = {}
         self._runners: list[Runner] = []
         self._ended: set[str] = set()
-        self._budget = kernel.between(0, 6)
+        self._budget = kernel.between(0, 8)
         self.faults = 0
         self._group = Group(kernel, partitions)
         self._routing = Group(kernel, 1)
@@ -106,6 +110,7 @@ class Scenario:
             *checks.results(self._executions, self._responses, TENANT),
             *checks.payments(self._responses, self._provider),
             *checks.readers(logs, kernel.rules, kernel.random),
+            *checks.marks(self._executions, self._marks, kernel.rules),
         ]
         return Outcome(
             seed=kernel.seed,
@@ -126,6 +131,10 @@ class Scenario:
             self._start_router(f"r{n}")
         for log in self._executions:
             self._watch(log)
+        for log, marks in zip(self._executions, self._marks, strict=True):
+            marks.listeners.append(
+                lambda _, mark, log=log: self._marked(log, mark)  # type: ignore[misc]
+            )
         for n in range(kernel.between(1, 4)):
             self._ask_for(f"x{n}", kernel.between(10, 20_000))
         for _ in range(kernel.between(0, 4)):
@@ -164,15 +173,27 @@ class Scenario:
     def _rebuilt(self, owner: PartitionOwner, epoch: int) -> None:
         self.violations += checks.rebuilt_differs(owner.log, epoch, owner.hosted)
 
+    def _marked(self, log: Log, mark: Message) -> None:
+        assert isinstance(mark, e.PartitionMarked)
+        self.violations += checks.mark_passes_open(log, mark)
+
     # What befalls them --------------------------------------------------------------------------
 
     def _hazard(self, process: Process, where: str) -> None:
         kernel = self.kernel
-        if self._budget <= 0 or kernel.now_ms > FAULTS_UNTIL_MS or not kernel.chance(0.02):
+        if self._budget <= 0 or kernel.now_ms > FAULTS_UNTIL_MS or not kernel.chance(ODDS[where]):
             return
         self._budget -= 1
         self.faults += 1
+        if where in ("send", "ack") and kernel.chance(0.25):
+            kernel.say(f"rebalance at {where} of {process.name}")
+            kernel.after(kernel.between(0, 5), self._rebalance)
+            return
         target = process
+        if where == "intent" and kernel.chance(0.6):
+            # The reply to a runner is then told much later than its intent was sent.
+            kernel.after(1, lambda: kernel.pause(process, kernel.between(*PAUSES_MS[-1])))
+            return
         if process in self._parents and kernel.chance(0.4):
             target = self._parents[process]
         kernel.say(f"fault at {where} of {process.name}")
@@ -183,19 +204,28 @@ class Scenario:
         luck = kernel.random.random()
         mine = [r.process for r in self._runners if self._parents[r.process] is process]
         also = mine if kernel.chance(0.3) else []
-        if luck < 0.35:
+        duration_ms = kernel.between(*PAUSES_MS[int(luck * 4)])
+        if kernel.chance(0.35):
+            for each in also:
+                kernel.pause(each, duration_ms)
             kernel.kill(process)
             return
-        long_ms = kernel.between(8_000, 45_000)
-        duration_ms = kernel.between(500, 5_000) if luck < 0.55 else long_ms
         for each in (process, *also):
             kernel.pause(each, duration_ms)
 
     def _rebalance(self) -> None:
-        if self.kernel.chance(0.7):
-            self._group.move(self.kernel.between(0, len(self._commands) - 1))
+        kernel = self.kernel
+        is_routing = kernel.chance(0.25)
+        group = self._routing if is_routing else self._group
+        partition = 0 if is_routing else kernel.between(0, len(self._commands) - 1)
+        luck = kernel.random.random()
+        if luck < 0.3:
+            group.renew(partition)
         else:
-            self._routing.move(0)
+            group.move(partition)
+        if luck > 0.7:
+            # There and back again, faster than the owner hears of it.
+            kernel.after(kernel.between(1, 600), lambda: group.move(partition))
 
     # What is asked of them ----------------------------------------------------------------------
 
@@ -238,8 +268,11 @@ class Scenario:
             kernel.after(paused_ms, lambda: self._append(self._log_of(execution_id), pause))
             self._send(resume, paused_ms + kernel.between(1, 20_000))
         if kernel.chance(0.08):
-            cancel = c.CancelExecution(**self._identity(execution_id, "cancel"), reason="")
-            self._send(cancel, at_ms + kernel.between(20, 10_000))
+            self._cancel(execution_id, at_ms + kernel.between(20, 10_000))
+
+    def _cancel(self, execution_id: str, after_ms: int) -> None:
+        cancel = c.CancelExecution(**self._identity(execution_id, "cancel"), reason="")
+        self._send(cancel, after_ms)
 
     def _log_of(self, execution_id: str) -> Log:
         return self._commands[int(execution_id[1:]) % len(self._commands)]
@@ -256,6 +289,8 @@ class Scenario:
                 return
             elif isinstance(event, e.ApprovalRequested):
                 self._answer(event)
+            elif isinstance(event, e.StepCompleted) and self.kernel.chance(0.03):
+                self._cancel(event.execution_id, self.kernel.between(0, 8))
             elif isinstance(event, checks.ENDS):
                 self._ended.add(event.execution_id)
 

@@ -124,14 +124,26 @@ class Worker:
             self._kernel.after(COMMIT_EVERY_MS, lambda: self._commit(partition), self.process)
         intake.done.add(offset)
 
-    def _commit(self, partition: int) -> None:
+    def done_to(self, partition: int) -> int:
+        """Every command below this offset is done."""
         intake = self._intakes.get(partition)
         if intake is None:
-            return
+            return 0
         while intake.committed in intake.done:
             intake.done.discard(intake.committed)
             intake.committed += 1
         intake.done = {offset for offset in intake.done if offset > intake.committed}
+        return intake.committed
+
+    def commands_end(self, partition: int) -> int:
+        """The offset that the partition's next command will get."""
+        return len(self._cluster.commands[partition].records)
+
+    def _commit(self, partition: int) -> None:
+        intake = self._intakes.get(partition)
+        if intake is None:
+            return
+        self.done_to(partition)
         self._cluster.group.commit(partition, self.name, intake.generation, intake.committed)
 
     def rebuilt(self, owner: PartitionOwner, epoch: int) -> None:

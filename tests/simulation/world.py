@@ -45,6 +45,7 @@ class Tools:
         self.applied: dict[str, list[str]] = defaultdict(list)
         self.policies: dict[str, Policy] = {}
         self._voided: dict[str, int] = {}
+        self._slow_share = 0.4 if kernel.chance(0.4) else 0.07
 
     def call(self, key: str, tool: str, process: Process, answer: Callable[[str], None]) -> None:
         """The tool gets the call now, acts later and answers later still."""
@@ -57,6 +58,7 @@ class Tools:
         def act() -> None:
             if number < self._voided.get(key, 0):
                 kernel.say(f"tool {key[:6]} refuses {process.name}: voided")
+                kernel.after(1, lambda: answer("refused"), process)
                 return
             result = f"{key[:6]}#{len(self.applied[key])}"
             self.applied[key].append(result)
@@ -67,7 +69,7 @@ class Tools:
         kernel.after(self._duration_ms(), act, process if is_inside else None)
 
     def reconcile(
-        self, key: str, process: Process, answer: Callable[[str | None], None]
+        self, key: str, tool: str, process: Process, answer: Callable[[str | None], None]
     ) -> None:
         """Whether the call was applied, and with which result; what is still under way never will be."""
         kernel = self._kernel
@@ -75,7 +77,7 @@ class Tools:
         def look() -> None:
             applied = self.applied.get(key)
             done = applied[0] if applied else None
-            if kernel.rules.tools_keep_contract:
+            if kernel.rules.tools_keep_contract and tool != INSIDE:
                 self._voided[key] = len(self.runs.get(key, ()))
             kernel.after(1, lambda: answer(done), process)
 
@@ -83,11 +85,11 @@ class Tools:
 
     def _duration_ms(self) -> int:
         luck = self._kernel.random.random()
-        if luck < 0.75:
-            return self._kernel.between(1, 50)
-        if luck < 0.93:
+        if luck > 1 - self._slow_share:
+            return self._kernel.between(TOOL_TIMEOUT_MS, TOOL_TIMEOUT_MS + NETWORK_MS)
+        if luck < 0.2:
             return self._kernel.between(50, TOOL_TIMEOUT_MS)
-        return self._kernel.between(TOOL_TIMEOUT_MS, TOOL_TIMEOUT_MS + NETWORK_MS)
+        return self._kernel.between(1, 50)
 
 
 class Provider:
@@ -133,7 +135,7 @@ def _effect(kernel: Kernel) -> Effect:
         return Effect("llm", "gpt-oss-20b")
     if luck < 0.37:
         return Effect("interrupt", "ask")
-    return Effect("tool", kernel.random.choice(("look", "book", "book", "pay", "gate")))
+    return Effect("tool", kernel.random.choice(("look", "book", "book", "book", "pay", "gate")))
 
 
 INSIDE = "book"
