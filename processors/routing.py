@@ -98,7 +98,7 @@ class Router:
             await partition.ready.wait()
 
     async def stop(self) -> None:
-        """Finishes what ends soon, for it is paid for; what stays open is done by the next owner."""
+        """Finishes what ends soon, for it is paid for; the rest is done by the next owner."""
         self._is_stopping = True
         await asyncio.gather(*(p.drain(DRAIN_MS) for p in self._partitions.values()))
         holders = list(self._holders.values())
