@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     worker_allow: str = ""
     """Module prefixes, separated by commas, whose objects may be registered as workflows."""
     allow_files: bool = True
-    """Whether `/absolute/file.py:attr` may be registered; off where clients are not the operators."""
+    """Whether `/absolute/file.py:attr` may be registered; off where clients are not operators."""
     cors_origins: str = ""
     """Origins of pages, separated by commas, that may use the API from a browser."""
 

@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -204,26 +205,27 @@ async def test_ps_show_and_logs_tell_the_same_execution(
     stack: Stack, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # given
-    story = Story(stack.tenant, "x-42")
+    execution_id = str(uuid4())
+    story = Story(stack.tenant, execution_id)
     events = story.whole(("gather",))
     await tell(stack, events)
     live = stack.service.context.live
 
     def is_told() -> bool:
-        entry = live.get(stack.tenant, "x-42")
+        entry = live.get(stack.tenant, execution_id)
         return entry is not None and entry.view.is_settled
 
     await until(is_told)
 
     # then
     assert await ctl("ps", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["executions"][0]["id"] == "x-42"
-    assert await ctl("show", "x-42", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["executions"][0]["id"] == execution_id
+    assert await ctl("show", execution_id, "--json") == 0
     assert json.loads(capsys.readouterr().out)["cost_microusd"] == 31
-    assert await ctl("logs", "x-42", "--json") == 0
+    assert await ctl("logs", execution_id, "--json") == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert sorted(line["event_id"] for line in lines) == sorted(x.event_id for x in events)
-    assert await ctl("show", "x-42") == 0
+    assert await ctl("show", execution_id) == 0
     assert "1 LLM call, 1 tool call" in capsys.readouterr().out
 
 
