@@ -19,11 +19,14 @@ from streams.execution.commands import StartExecution
 from streams.llm.events import LlmCallCompleted
 from streams.messages import Message
 from streams.topics import COMMANDS, EXECUTIONS, LLM_RESPONSES, partition_of
-from tests.support.gateway import LLM_KEY, OTHER_KEY, Stack, gateway, until
+from tests.support.gateway import LLM_KEY, OTHER_KEY, Stack, broker, gateway, until
 from tests.support.story import Story
 
-# One claimed writer per partition: tests that claim the shared topics run one after another.
-pytestmark = pytest.mark.xdist_group("claimed-topics")
+
+@pytest.fixture(scope="session")
+def kafka() -> str:
+    return broker()
+
 
 FILE = """
 def graph(): ...

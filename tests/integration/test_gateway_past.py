@@ -17,10 +17,14 @@ from streams.execution.position import Mark, Place
 from streams.llm.events import LlmCallCompleted
 from streams.messages import Message
 from streams.topics import EXECUTIONS, LLM_REQUESTS, LLM_RESPONSES, partition_of
-from tests.support.gateway import Stack, gateway, until
+from tests.support.gateway import Stack, broker, gateway, until
 from tests.support.story import Story
 
-pytestmark = pytest.mark.xdist_group("claimed-topics")
+
+@pytest.fixture(scope="session")
+def kafka() -> str:
+    return broker()
+
 
 TENANT = "acme"
 

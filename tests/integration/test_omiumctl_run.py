@@ -19,10 +19,14 @@ from streams.execution import events as e
 from streams.llm.events import LlmCallCompleted
 from streams.messages import Message
 from streams.topics import EXECUTIONS, LLM_RESPONSES
-from tests.support.gateway import KEY, Stack, gateway, until
+from tests.support.gateway import KEY, Stack, broker, gateway, until
 from tests.support.story import Story
 
-pytestmark = pytest.mark.xdist_group("claimed-topics")
+
+@pytest.fixture(scope="session")
+def kafka() -> str:
+    return broker()
+
 
 Play = Callable[[Story], list[Message]]
 

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
+import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ from gateway.auth import ALL_SCOPES, Principal
 from gateway.context import GatewayConfig
 from gateway.history import History, NoHistory
 from gateway.service import Clocks, Service
+from ops.embedded.throwaway import kafka_in
+from ops.settings import Settings
 from producers.kafka import AsyncProducer
 from producers.registry import register_all
 from producers.topology import create_topics
@@ -47,6 +51,25 @@ class Stack:
     tenant: str
     other_tenant: str
     writer: Writer
+
+
+@cache
+def broker() -> str:
+    """Bootstrap of a broker of this test process alone; `OMIUM_TEST_KAFKA` names one that runs.
+
+    Each partition has one claimed writer: tests that play the owner would depose those of other
+    tests, and be deposed by them, if they shared the session's broker.
+    """
+    given = os.environ.get("OMIUM_TEST_KAFKA")
+    if given:
+        return given
+    root = Path(os.environ["OMIUM_TEST_ROOT"])
+    own = root / f"gateway-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
+    own.mkdir(exist_ok=True)
+    server = kafka_in(own, Settings().cache_dir)
+    # The session stops what is on record in its own folder.
+    (root / f"{own.name}.server.json").write_text(json.dumps(asdict(server)))
+    return server.address
 
 
 @cache
