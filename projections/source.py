@@ -21,8 +21,10 @@ PROJECTED: Final = (topics.EXECUTIONS, topics.LLM_REQUESTS, topics.LLM_RESPONSES
 """Event topics whose events become rows. Chunks do not: `LlmCallCompleted` holds what they said."""
 BATCH_RECORDS_MAX: Final = 3_000
 BATCH_BYTES_MAX: Final = 16 * 1024 * 1024
-BATCH_WAIT_MS: Final = 200
+BATCH_WAIT_MS: Final = 100
 """A batch is closed by records, bytes, or this long after its first record."""
+GATHER_BYTES: Final = 256 * 1024
+GATHER_MS: Final = 200
 CHUNK_RECORDS_MAX: Final = 500
 IDLE_WAIT_S: Final = 0.5
 WATERMARK_TIMEOUT_S: Final = 10.0
@@ -57,7 +59,8 @@ class LogSource:
                 "client.id": "omium-projector",
                 "enable.auto.commit": False,  # Positions stand in the ledger, beside the rows.
                 "auto.offset.reset": "earliest",
-                "fetch.wait.max.ms": 500,
+                "fetch.min.bytes": GATHER_BYTES,  # Rows may wait; one fetch per append costs the broker.
+                "fetch.wait.max.ms": GATHER_MS,
                 "fetch.queue.backoff.ms": 20,
                 "queued.max.messages.kbytes": QUEUE_KIB_MAX,
                 "reconnect.backoff.ms": 50,
