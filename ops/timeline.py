@@ -79,8 +79,7 @@ class Timeline:
             case "ToolCallFailed":
                 return f"    tool  {data['tool']} failed: {_error(data)}"
             case "ApprovalRequested":
-                what = data["tool"] or data["step"]
-                asked = f"{data['kind']} {what} {short(data['payload'])}"
+                asked = f"{data['kind']} {data['tool'] or data['step']} {short(data['payload'])}"
                 return f"? waits for a person: {asked}  [{data['approval_id']}]"
             case "ApprovalGranted" | "ApprovalDenied":
                 verb = event.removeprefix("Approval").lower()
