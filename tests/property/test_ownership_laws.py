@@ -13,7 +13,7 @@ from tests.support.histories import LAW
 
 @dataclass(frozen=True)
 class Entry:
-    """One record of a claimed partition: a claim, or an event of the owner that made an earlier one."""
+    """One record of a claimed partition: a claim, or an event by whoever made an earlier one."""
 
     claim: bool
     epoch: int
@@ -81,7 +81,7 @@ def test_an_owner_that_reads_its_gaps_believes_exactly_what_every_reader_sees(
 
 
 def believed(log: list[Entry], claim: int) -> list[int]:
-    """The offsets of its own events that an owner holds to stand, by acknowledgements and gaps alone."""
+    """Which of its events an owner holds to stand, by acknowledgements and gaps alone."""
     tenure, mine = Tenure.begun(claim), []
     for offset in (n for n, e in enumerate(log) if not e.claim and e.epoch == claim):
         gap = tenure.gap_before(offset)

@@ -1,4 +1,4 @@
-"""An in-memory broker: ordered logs, late and lost acknowledgements, a consumer group with sessions."""
+"""An in-memory broker: ordered logs, late and lost acknowledgements, a group with sessions."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Broker:
         acked: Callable[[int], None],
         failed: Act,
     ) -> None:
-        """Queues a record. It leaves the process soon, reaches the log later, is acknowledged later still."""
+        """Queues a record: it leaves soon, reaches the log later, is acknowledged later still."""
         kernel = self._kernel
         kernel.hazard(process, "intent" if isinstance(message, ToolCallIntended) else "send")
         key = (id(process), log.name)
@@ -91,7 +91,7 @@ class Broker:
 
         def arrive() -> None:
             offset = self.append(log, message)
-            # A lost acknowledgement is asked for again: the idempotent producer gets the same offset.
+            # A lost acknowledgement is asked for again and names the same offset.
             answer = max(self._acks.get(key, 0), kernel.now_ms + self.latency_ms())
             self._acks[key] = answer
             is_lost = kernel.chance(0.002)
@@ -136,7 +136,7 @@ class Member(Protocol):
 
 
 class Group:
-    """The coordinator of one consumer group. It sees members by heartbeat only, and so do they hear of it."""
+    """The coordinator of one consumer group: it sees members by heartbeat, and so they hear."""
 
     def __init__(self, kernel: Kernel, partitions: int) -> None:
         self._kernel = kernel
@@ -162,13 +162,13 @@ class Group:
             self._assign(partition, self._kernel.random.choice(others))
 
     def renew(self, partition: int) -> None:
-        """A rebalance that gives the partition back to its owner, who reads it again from what is committed."""
+        """Gives the partition back to its owner, who reads it again from what is committed."""
         member = self._members.get(self._owner[partition])
         if member is not None:
             self._assign(partition, member)
 
     def commit(self, partition: int, name: str, generation: int, position: int) -> None:
-        """Moves the group's position, unless the member's generation is over or the request is lost."""
+        """Moves the group's position, unless the generation is over or the request is lost."""
         if self._kernel.chance(0.1):
             return
         if (self._owner[partition], self._generation[partition]) == (name, generation):
@@ -235,7 +235,7 @@ class Group:
         self._kernel.after(due - self._kernel.now_ms, lambda: self._hear(member, act))
 
     def _hear(self, member: Member, act: Act) -> None:
-        """Members hear by answers to their own heartbeats, so a stopped one hears some time after it goes on."""
+        """Members hear by answers to their heartbeats: a stopped one some time after it goes on."""
         if member.process.is_paused:
             self._kernel.after(self._kernel.between(500, 1_500), lambda: self._hear(member, act))
         elif member.process.is_alive:

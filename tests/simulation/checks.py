@@ -60,7 +60,9 @@ def ends(commands: list[Log], executions: list[Log]) -> Iterator[str]:
     counts: Counter[str] = Counter()
     for log in executions:
         counts.update(ev.execution_id for _, ev in standing_of(log) if isinstance(ev, ENDS))
-    asked = {c.execution_id for log in commands for c in log.records if isinstance(c, StartExecution)}
+    asked = {
+        c.execution_id for log in commands for c in log.records if isinstance(c, StartExecution)
+    }
     for execution in sorted(asked):
         if counts[execution] != 1:
             yield f"{execution} has {counts[execution]} ends"
@@ -72,7 +74,7 @@ def tool_runs(executions: list[Log], tools: Tools) -> Iterator[str]:
     doubts_settled: Counter[str] = Counter()
     for log in executions:
         doubts: dict[str, str] = {}
-        for offset, event in standing_of(log):
+        for _, event in standing_of(log):
             match event:
                 case e.ApprovalRequested(kind="tool_in_doubt"):
                     doubts[event.approval_id] = event.call_id.split(":")[1]
@@ -93,7 +95,8 @@ def tool_runs(executions: list[Log], tools: Tools) -> Iterator[str]:
         }[tools.policies[key]]
         if len(tools.applied[key]) > most:
             by = ", ".join(f"{run.by} at {run.started_ms}" for run in runs)
-            yield f"{tools.policies[key].value} tool {key[:6]} acted {len(tools.applied[key])} times: {by}"
+            policy, times = tools.policies[key].value, len(tools.applied[key])
+            yield f"{policy} tool {key[:6]} acted {times} times: {by}"
 
 
 def results(executions: list[Log], responses: Log, tenant: str) -> Iterator[str]:

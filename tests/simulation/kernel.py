@@ -13,7 +13,7 @@ TRACE_LINES_MAX = 4000
 
 
 class Process:
-    """Something that can die or be stopped. What is due while it is stopped happens when it goes on."""
+    """Something that can die or be stopped; what is due meanwhile happens when it goes on."""
 
     __slots__ = ("backlog", "is_alive", "is_paused", "name", "on_death", "on_pause")
 

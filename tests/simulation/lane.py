@@ -1,4 +1,4 @@
-"""The simulated shell of `processors/lane.py`: the same protocol on callbacks, judged by the real `Tenure`."""
+"""The simulated shell of `processors/lane.py`: its protocol on callbacks, the real `Tenure`."""
 
 from __future__ import annotations
 
@@ -67,7 +67,6 @@ class Lane:
         if self.is_deposed or self._tenure is None:
             return
         stamped = replace(event, epoch=self.epoch, at_ms=self._kernel.now_ms)
-
 
         def acked(offset: int) -> None:
             acknowledged()

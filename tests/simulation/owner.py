@@ -1,4 +1,4 @@
-"""The simulated shell of `processors/execution_partition.py`: one command partition while a worker owns it."""
+"""The simulated shell of `processors/execution_partition.py`: a partition while it is owned."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ class PartitionOwner:
             self._worker.advance(self, hosted, "approval" if hosted.state.incarnation >= 0 else "")
 
     def _done_when_all_stands(self, offset: int) -> None:
-        """A command may lead to nothing because of an event that was sent and does not stand yet."""
+        """A command may lead to nothing because of an event that was sent and is not standing."""
         if self._posted == self._stood or not self._kernel.rules.waits_for_what_was_sent:
             self._done(offset)
         else:
@@ -290,7 +290,7 @@ class PartitionOwner:
                 del self.hosted[hosted.state.execution_id]
                 self._remember(hosted)
 
-        if self._kernel.rules.forgets_after_standing and self._posted > self._stood:
+        if self._posted > self._stood:
             self._barriers.append((self._posted, over))
         else:
             over()
@@ -334,7 +334,7 @@ class PartitionOwner:
     def _kept(self) -> list[tuple[int, int]]:
         """First offset, and claim before it, of every execution that a rebuild must see.
 
-        An ended one is forgotten when every command that was on the log after its end has been handled.
+        An ended one is forgotten when every command on the log at its end has been handled.
         """
         if self._fence is not None and self._worker.done_to(self.partition) >= self._fence[0]:
             self._ended = {k: v for k, v in self._ended.items() if k not in self._fence[1]}

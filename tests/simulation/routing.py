@@ -1,6 +1,6 @@
 """The simulated shells of `processors/routing_partition.py` and of the gateway's LLM path.
 
-Whether a call is asked for, joined or answered already is decided by the real `streams.routing.call`.
+Whether a call is asked for or answered already is decided by the real `streams.routing.call`.
 """
 
 from __future__ import annotations
@@ -85,18 +85,16 @@ class Gateway:
 
 
 class Gateways:
-    """The gateway across its lives, as runners see it: a broken connection is tried again with the same key."""
+    """The gateway across its lives; a broken connection is tried again with the same key."""
 
     def __init__(self, kernel: Kernel, broker: Broker, requests: Log, responses: Log) -> None:
         self._kernel = kernel
-        self._make = lambda life: Gateway(kernel, broker, requests, responses, life)
+        self._parts = (kernel, broker, requests, responses)
         self._life = 0
-        self.current = self._make(0)
+        self.current = Gateway(*self._parts, 0)
         self._watch()
 
-    def chat(
-        self, tenant: str, key: str, process: Process, answer: Callable[[str], None]
-    ) -> None:
+    def chat(self, tenant: str, key: str, process: Process, answer: Callable[[str], None]) -> None:
         """Asks until there is an answer; the runner hears of it once."""
         kernel = self._kernel
         is_answered = False
@@ -123,7 +121,7 @@ class Gateways:
     def _restart(self) -> None:
         def begin() -> None:
             self._life += 1
-            self.current = self._make(self._life)
+            self.current = Gateway(*self._parts, self._life)
             self._watch()
 
         self._kernel.after(self._kernel.between(500, 900), begin)

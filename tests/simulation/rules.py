@@ -10,13 +10,13 @@ class Rules:
     """What every part of the simulated system keeps to. Numbers are those of SPINE."""
 
     reads_gaps: bool = True
-    """An acknowledgement behind a gap stands only after the gap was read (instead of a read-back)."""
+    """An acknowledgement behind a gap stands once the gap was read (instead of a read-back)."""
     acts_after_standing: bool = True
     """A runner hears GO only when its intent stands."""
     keeps_lease: bool = True
     """Rule 1: a runner acts within L of sending its intent, or asks again."""
     waits_window: bool = True
-    """Rule 1: reconcile and at-most-once are resolved after L + W + tool + network, or on proof of death."""
+    """Rule 1: doubts are resolved after L + W + tool + network, or on proof of death."""
     kills_stopped: bool = True
     """Rule 1: a runner that was stopped longer than W never executes another instruction."""
     proves_every_runner: bool = True
@@ -24,7 +24,7 @@ class Rules:
     ends_runner_before_next: bool = True
     """Rule 1: a suspended runner is known to be dead before the next incarnation begins."""
     tools_keep_contract: bool = True
-    """Rule 1: a reconcile tool dies with its runner, or its reconciliation voids calls under way."""
+    """Rule 1: a reconcile tool dies with its runner, or reconciling voids calls under way."""
     reclaims: bool = True
     """Rule 2: a deposed owner claims again while the group says that the partition is its own."""
     commits_after_standing: bool = True
@@ -37,12 +37,10 @@ class Rules:
     """Rule 4: a mark carries the highest claim below its position."""
     marks_keep_open: bool = True
     """Rule 4: a mark lies before the first event of every open execution."""
-    forgets_after_standing: bool = True
-    """Rule 4: an execution counts as over when its end stands, not when it was sent."""
     remembers_ended: bool = True
-    """Rule 4: executions that ended lately are remembered, and marks lie before them: a start may come twice."""
+    """Rule 4: a start may come twice: what ended lately is remembered, marks lie before it."""
     marks_count_commands: bool = True
-    """Rule 4: a finished execution that a rebuild does not see is not begun again by its old command."""
+    """Rule 4: an execution that a rebuild no longer sees is not begun again by its old command."""
     resumes_with_claim: bool = True
     """Rule 5: a reader's position carries the highest claim."""
     routes_after_standing: bool = True
@@ -52,7 +50,7 @@ class Rules:
     gateway_drops_void: bool = True
     """Rule 6: a void answer is no answer."""
     gateway_dedupes: bool = True
-    """A start that a client repeats is appended again only within moments, not after the execution ended."""
+    """A repeated start is appended again within moments only, not after the execution ended."""
 
     @staticmethod
     def names() -> tuple[str, ...]:

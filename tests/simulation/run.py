@@ -1,4 +1,4 @@
-"""Runs seeds of the simulation: `python tests/simulation/run.py --seeds 2000`; one seed with `--seed N`."""
+"""Runs seeds: `python tests/simulation/run.py --seeds 2000`, or one of them with `--seed N`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seeds", type=int, default=2000, help="how many seeds to run")
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--seed", type=int, help="run one seed and print its whole trace")
-    parser.add_argument("--without", default="", choices=["", *Rules.names()], help="a rule to drop")
+    parser.add_argument(
+        "--without", default="", choices=["", *Rules.names()], help="a rule to drop"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     asked = parser.parse_args(arguments)
     rules = Rules().without(asked.without) if asked.without else Rules()
@@ -124,7 +126,11 @@ def _print(report: Report, *, is_json: bool) -> None:
 
 def _commit() -> str:
     found = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return found.stdout.strip() or "unknown"
 

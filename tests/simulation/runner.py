@@ -1,4 +1,4 @@
-"""A runner: works through a workflow, asks before every effect, and dies as `producers/runner` does."""
+"""A runner: works through a workflow, asks before every effect, dies as `producers/runner` does."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Runner:
     # Life and death -----------------------------------------------------------------------------
 
     def _orphaned(self) -> None:
-        """The socket's end is seen by a thread, at once or just after another instruction or two."""
+        """A thread sees the socket's end, at once or just after another instruction or two."""
         delay_ms = self._kernel.between(0, 2)
         self._kernel.after(delay_ms, lambda: self._kernel.kill(self.process), self.process)
 
@@ -239,9 +239,7 @@ class Runner:
             lambda result: self._report(question, result, "returned", got),
         )
 
-    def _knows(
-        self, question: Question, done: str | None, got: Callable[[str], None]
-    ) -> None:
+    def _knows(self, question: Question, done: str | None, got: Callable[[str], None]) -> None:
         if done is None:
             self._ask(question, got)
         else:

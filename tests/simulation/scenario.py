@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import TypedDict
 
 from streams.execution import commands as c
 from streams.execution import events as e
@@ -51,6 +52,15 @@ class Outcome:
     trace: tuple[str, ...]
     ended_ms: int
     faults: int
+
+
+class Identity(TypedDict):
+    """The fields that every command carries."""
+
+    event_id: str
+    tenant: str
+    execution_id: str
+    at_ms: int
 
 
 class Scenario:
@@ -237,14 +247,16 @@ class Scenario:
         if kernel.chance(0.15):
             is_start = isinstance(command, c.StartExecution)
             latest_ms = 15 if is_start and kernel.rules.gateway_dedupes else 150_000
-            kernel.after(after_ms + kernel.between(1, latest_ms), lambda: self._append(log, command))
+            kernel.after(
+                after_ms + kernel.between(1, latest_ms), lambda: self._append(log, command)
+            )
 
     def _append(self, log: Log, command: c.ExecutionCommand) -> None:
         self._broker.append(log, command)
 
-    def _identity(self, execution_id: str, name: str) -> dict[str, str]:
+    def _identity(self, execution_id: str, name: str) -> Identity:
         identity = event_id(TENANT, execution_id, "", 0, "command", name)
-        return {"event_id": identity, "tenant": TENANT, "execution_id": execution_id}
+        return {"event_id": identity, "tenant": TENANT, "execution_id": execution_id, "at_ms": 0}
 
     def _ask_for(self, execution_id: str, at_ms: int) -> None:
         kernel = self.kernel

@@ -1,4 +1,4 @@
-"""The simulated shell of `processors/execution_host.py`: frames become events, standing becomes replies."""
+"""The simulated shell of `processors/execution_host.py`: frames in, events out, then replies."""
 
 from __future__ import annotations
 
@@ -115,18 +115,14 @@ class Session:
             why = decider.Failure(
                 error_class="diverged", error_type="ReplayDiverged", error_message=answer.reason
             )
-            self._commit(
-                [*events, *decider.fail(hosted.state, why)], lambda: self._over("failed")
-            )
+            self._commit([*events, *decider.fail(hosted.state, why)], lambda: self._over("failed"))
         elif kernel.rules.acts_after_standing:
             self._commit(events, lambda: self._runner.reply(lambda: tell(answer)))
         else:
             self._commit(events, lambda: None)
             self._runner.reply(lambda: tell(answer))
 
-    def tool_completed(
-        self, question: effects.Question, result: str, how: str, then: Act
-    ) -> None:
+    def tool_completed(self, question: effects.Question, result: str, how: str, then: Act) -> None:
         """A tool answered."""
         event = e.ToolCallCompleted(
             event_id=self._id("ToolCallCompleted", question.step_key, question.call_id),

@@ -153,7 +153,7 @@ class Worker:
     # Runners ------------------------------------------------------------------------------------
 
     def advance(self, owner: PartitionOwner, hosted: Hosted, reason: str) -> None:
-        """Acts on what the execution's state asks for; called when the events that led there stand."""
+        """Acts on what the execution's state asks for, once the events that led there stand."""
         if hosted.state.status.is_terminal:
             self._finish(owner, hosted)
         elif hosted.state.status is Status.PAUSED and hosted.runner is not None:
@@ -213,7 +213,9 @@ class Worker:
         runner, hosted.runner = hosted.runner, None
         if runner is not None:
             runner.session = None
-            self._kernel.after(STOP_GRACE_MS, lambda: self._kernel.kill(runner.process), self.process)
+            self._kernel.after(
+                STOP_GRACE_MS, lambda: self._kernel.kill(runner.process), self.process
+            )
         if hosted.state.status.is_terminal:
             self._finish(owner, hosted)
         elif how == "lost":
@@ -235,7 +237,7 @@ class Worker:
             self._begin(owner, hosted, "runner_lost")
 
     def prove(self, owner: PartitionOwner, hosted: Hosted, then: Act) -> None:
-        """Kills every earlier runner of the execution on this host; only those are known to be dead."""
+        """Kills every earlier runner on this host; only those are known to be dead."""
         rules = self._kernel.rules
         latest = hosted.state.worker_id.partition("/")[0]
         lived = hosted.hosts if rules.proves_every_runner else {latest}
@@ -250,7 +252,9 @@ class Worker:
             if runner.session is not None:
                 runner.session.close()
             runner.session = None
-            self._kernel.after(STOP_GRACE_MS, lambda: self._kernel.kill(runner.process), self.process)
+            self._kernel.after(
+                STOP_GRACE_MS, lambda: self._kernel.kill(runner.process), self.process
+            )
         owner.forget(hosted)
 
     def drop(self, hosted: Hosted) -> None:

@@ -1,4 +1,4 @@
-"""What lies outside: tools that do things, a provider that is paid, and what workflows ask of both."""
+"""What lies outside: tools that act, a provider that is paid, and what workflows ask of both."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Tools:
     def reconcile(
         self, key: str, tool: str, process: Process, answer: Callable[[str | None], None]
     ) -> None:
-        """Whether the call was applied, and with which result; what is still under way never will be."""
+        """Whether the call was applied, and its result; what is still under way never will be."""
         kernel = self._kernel
 
         def look() -> None:
@@ -139,7 +139,7 @@ def _effect(kernel: Kernel) -> Effect:
 
 
 INSIDE = "book"
-"""Acts inside the runner and dies with it; the other tools are remote and act whatever becomes of it."""
+"""Acts inside the runner and dies with it; the other tools are remote and act all the same."""
 POLICIES = {
     "look": Policy.IDEMPOTENT,
     "book": Policy.RECONCILE,

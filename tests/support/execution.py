@@ -1,4 +1,4 @@
-"""Builders for executions: commands and events with sensible fields, and a story that folds them."""
+"""Builders of commands and events with sensible fields, and a story that folds them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fold of an execution's events: what a reader believes, whatever comes in whatever order (law 6)."""
+"""The fold of an execution's events: what a reader believes, whatever comes (law 6)."""
 
 from __future__ import annotations
 
