@@ -49,9 +49,7 @@ class SchemaRegistry:
 
     async def start(self) -> None:
         """Reads the whole log, then follows it. Retryable if the broker does not answer."""
-        self.log, position = await asyncio.to_thread(
-            schema_log.read_with_position, self._bootstrap
-        )
+        self.log, position = await asyncio.to_thread(schema_log.read_with_position, self._bootstrap)
         self._tail = Tail(
             self._bootstrap,
             client_id="omium-registry",

@@ -38,6 +38,7 @@ def places(topics: Sequence[Topic] = TAILED) -> list[Place]:
     """Every partition of the topics."""
     return [(topic.name, number) for topic in topics for number in range(partitions(topic))]
 
+
 GATHER_MS = 20
 """How long the broker may gather before people see an event: a fifth of what SSE promises."""
 

@@ -107,7 +107,7 @@ def _has_same_default(each: Field[Any], hint: object, declared: Mapping[str, Any
 
 
 def removed_in_git(root: Path, lock_text: str) -> list[str]:
-    """The lock's lines that some commit before this one held and that are gone; empty without git."""
+    """The lock's lines that an earlier commit held and that are gone; empty without git."""
     try:
         shown = subprocess.run(
             ["git", "-C", str(root), "log", "--format=", "-p", "--", str(LOCK_PATH)],

@@ -1,4 +1,6 @@
-"""The execution processor: owns command partitions by Faust's assignment, and their executions by claim."""
+"""The execution processor: owns command partitions by Faust's assignment, and their executions by
+claim.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +33,7 @@ DEADLINE_MS_DEFAULT = 24 * 60 * 60 * 1000
 class Clock(Protocol):
     def now_ms(self) -> int:
         """Milliseconds since 1970, UTC."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +54,9 @@ class ExecutionConfig:
 
 
 class ExecutionProcessor:
-    """Hosts executions: claims partitions, decides commands, runs runners, resumes what an owner before it left."""
+    """Hosts executions: claims partitions, decides commands, runs runners, resumes what an owner
+    before it left.
+    """
 
     def __init__(
         self, config: ExecutionConfig, wire: Wire, producer: AsyncProducer, clock: Clock
@@ -75,8 +80,6 @@ class ExecutionProcessor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._deadlines: dict[str, asyncio.TimerHandle] = {}
         self._sessions: dict[str, Session] = {}
-
-    # Faust's side -----------------------------------------------------------------------------------------------
 
     async def assigned(self, partitions: set[int]) -> None:
         """Begins to own the partitions that are new."""
@@ -104,10 +107,8 @@ class ExecutionProcessor:
         for task in list(self._tasks):
             task.cancel()
 
-    # Runners ----------------------------------------------------------------------------------------------------
-
     def advance(self, owner: PartitionOwner, hosted: Hosted, reason: str) -> None:
-        """Acts on what the execution's state asks for; called when the events that led there stand."""
+        """Acts on what the execution's state asks for; its events stand."""
         execution_id = hosted.state.execution_id
         if hosted.state.status.is_terminal:
             self._finish(owner, hosted)
@@ -297,8 +298,6 @@ class ExecutionProcessor:
             runner.on_lost = _ignore
             runner.kill("its partition has another owner")
         self._give_slot(hosted)
-
-    # Deadlines --------------------------------------------------------------------------------------------------
 
     def _watch_deadline(self, owner: PartitionOwner, hosted: Hosted) -> None:
         state = hosted.state

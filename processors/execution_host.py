@@ -23,9 +23,13 @@ from streams.messages import Event, Message, event_id
 log = logging.getLogger("omium.execution")
 
 HOLD_MS = 10
-"""How long a `StepStarted` may wait for company: most steps end sooner, and one request carries both."""
+"""How long a `StepStarted` may wait for company: most steps end sooner, and one request carries
+both.
+"""
 REPLAY_GRACE_MS = 250
-"""How long a question that the journal does not hold waits for parallel calls to claim their entries."""
+"""How long a question that the journal does not hold waits for parallel calls to claim their
+entries.
+"""
 CANCELLED = "omium.Cancelled"
 """How a runner reports that it obeyed a `cancel` frame."""
 PREVIEW_CHARS_MAX = 16 * 1024
@@ -43,6 +47,7 @@ class Owner(Protocol):
 
     def around(self, hosted: Hosted, *, is_replay_over: bool) -> effects.Surroundings:
         """Time and proofs for the effect rules."""
+        ...
 
     def ended(self, hosted: Hosted, how: str) -> None:
         """The runner reported its last frame, or died (`lost`)."""
@@ -50,7 +55,9 @@ class Owner(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class Hosted:
-    """An open execution in this worker's memory: the fold of its standing events, and its runner if it has one."""
+    """An open execution in this worker's memory: the fold of its standing events, and its runner if
+    it has one.
+    """
 
     state: Execution
     journal: Journal

@@ -40,7 +40,9 @@ WINDOW_MS = 20_000
 
 
 class PartitionOwner:
-    """Claims its partition, folds what stands there, decides commands, and hosts the open executions."""
+    """Claims its partition, folds what stands there, decides commands, and hosts the open
+    executions.
+    """
 
     def __init__(self, processor: ExecutionProcessor, partition: int) -> None:
         self.partition = partition
@@ -72,8 +74,6 @@ class PartitionOwner:
                 task.cancel()
         self._drop_all()
 
-    # The loop ---------------------------------------------------------------------------------------------------
-
     async def _own(self) -> None:
         carried: list[Batch] = []
         while self.is_open:
@@ -82,7 +82,8 @@ class PartitionOwner:
                 self._resume_open()
                 await self._serve(lane, carried)
             except Deposed as error:
-                # SPINE rule 2: stop, and claim again while the group still says that the partition is ours.
+                # SPINE rule 2: stop, and claim again while the group still says that the partition
+                # is ours.
                 log.warning("partition %s: %s", self.partition, error)
             except (Retryable, OSError) as error:
                 log.warning("partition %s: %s; claiming again", self.partition, error)
@@ -102,7 +103,8 @@ class PartitionOwner:
                         carried.append(taken.result())
                 if lane.deposed.is_set():
                     raise Deposed(lane.topic.name, lane.partition, lane.epoch)
-                # A batch that is interrupted by a deposal is handled again, whole: commands are idempotent.
+                # A batch that is interrupted by a deposal is handled again, whole: commands are
+                # idempotent.
                 for record in carried[0].records:
                     await self._take_safely(carried[0], record)
                 carried.pop(0)
@@ -170,8 +172,6 @@ class PartitionOwner:
             reason = "approval" if hosted.state.status is Status.QUEUED else "owner_changed"
             self._processor.advance(self, hosted, reason)
 
-    # Commands ---------------------------------------------------------------------------------------------------
-
     async def _take_safely(self, batch: Batch, record: InboxRecord) -> None:
         try:
             await self._take(batch, record)
@@ -182,7 +182,9 @@ class PartitionOwner:
             batch.done(record.offset)
 
     async def _take(self, batch: Batch, record: InboxRecord) -> None:
-        """Decides one command; its offset moves only when what followed from it stands (SPINE rule 3)."""
+        """Decides one command; its offset moves only when what followed from it stands (SPINE rule
+        3).
+        """
         command = await self._decode(record)
         if command is None:
             batch.done(record.offset)
@@ -242,10 +244,10 @@ class PartitionOwner:
         )
         await self._processor.producer.send(self._processor.wire.encode(letter, DLQ))
 
-    # What an execution's session asks of its partition ----------------------------------------------------------
-
     def post(self, hosted: Hosted, events: Sequence[Event], stood: Stood) -> None:
-        """Appends and folds the events; `stood` hears when all of them stand, or that they never will."""
+        """Appends and folds the events; `stood` hears when all of them stand, or that they never
+        will.
+        """
         if self._lane is None or not self.is_open:
             stood(Deposed(EXECUTIONS.name, self.partition, NO_CLAIM))
             return
@@ -308,8 +310,6 @@ class PartitionOwner:
         for each in hosted.values():
             self._processor.drop(each)
 
-    # Marks ------------------------------------------------------------------------------------------------------
-
     async def _mark_for_ever(self) -> None:
         while True:
             await asyncio.sleep(MARK_EVERY_S)
@@ -319,7 +319,9 @@ class PartitionOwner:
                 log.warning("partition %s: no mark: %s", self.partition, error)
 
     async def _mark(self) -> None:
-        """Says where a rebuild may start: at the first event of the oldest open execution, or the end."""
+        """Says where a rebuild may start: at the first event of the oldest open execution, or the
+        end.
+        """
         lane = self._lane
         if lane is None or lane.deposed.is_set():
             return
@@ -346,7 +348,9 @@ class PartitionOwner:
         self._marked_at = position
 
     def _read_mark(self) -> PartitionMarked | None:
-        """The latest mark of this partition. A mark by a deposed owner is as true as any: it speaks of the past."""
+        """The latest mark of this partition. A mark by a deposed owner is as true as any: it speaks
+        of the past.
+        """
         bootstrap = self._processor.config.bootstrap
         end = end_offset(bootstrap, SNAPSHOTS.name, self.partition)
         latest: PartitionMarked | None = None

@@ -1,9 +1,10 @@
 """Faust, one event per fetched partition batch, acknowledged by us.
 
-Faust owns membership, assignment, rebalance and timers. Its per-record path costs 230-270 us of CPU and
-acknowledges an event even when its agent raised; here one fetched batch of one partition is one Faust event
-(17-34 us a record) and the offset moves only over records that the handler has marked done (ADR 0003).
-Overrides private methods of faust-streaming 0.15.3, which is pinned; `tests/integration` kills it for real.
+Faust owns membership, assignment, rebalance and timers. Its per-record path costs 230-270 us of CPU
+and acknowledges an event even when its agent raised; here one fetched batch of one partition is one
+Faust event (17-34 us a record) and the offset moves only over records that the handler has marked
+done (ADR 0003). Overrides private methods of faust-streaming 0.15.3, which is pinned;
+`tests/integration` kills it for real.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ class InboxRecord(Protocol):
 
 
 class Batch:
-    """The records of one partition that one fetch brought, in order. Looks like one record to Faust."""
+    """The records of one partition that one fetch brought, in order. Looks like one record to
+    Faust.
+    """
 
     checksum = None
     key = None
@@ -73,13 +76,15 @@ class PartitionHandler(Protocol):
     """What a processor does with the partitions it is given. Nothing here may raise."""
 
     async def assigned(self, partitions: set[int]) -> None:
-        """The group gave us these partitions, all of them, kept ones included. Must return quickly."""
+        """The group gave us these partitions, kept ones included. Must return quickly."""
 
     async def revoked(self, partitions: set[int]) -> None:
         """These partitions are no longer ours. Must return quickly."""
 
     async def handle(self, batch: Batch) -> None:
-        """Takes the batch over; returns when there is room for the next one, marks records done when they are."""
+        """Takes the batch over; returns when there is room for the next one, marks records done
+        when they are.
+        """
 
 
 class _Scheduler(DefaultSchedulingStrategy):
@@ -98,7 +103,7 @@ class _BatchSchema(faust.Schema):  # type: ignore[type-arg]  # Generic for check
 
 
 class _Consumer(driver.Consumer):
-    """Commits the finished prefix of what was handed over, whatever Faust believes is acknowledged."""
+    """Commits the finished prefix of what was handed over, whatever Faust believes."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -143,14 +148,16 @@ class _Transport(driver.Transport):
 class _SilentMonitor(Monitor):
     """Counts nothing: Faust's own figures cost 10 % of its time and ours come from the log."""
 
-    def on_message_in(self, *_: Any) -> None: ...
-    def on_stream_event_in(self, *_: Any) -> None: ...
-    def on_stream_event_out(self, *_: Any) -> None: ...
-    def on_message_out(self, *_: Any) -> None: ...
+    def on_message_in(self, *_: Any, **__: Any) -> None: ...
+    def on_stream_event_in(self, *_: Any, **__: Any) -> None: ...
+    def on_stream_event_out(self, *_: Any, **__: Any) -> None: ...
+    def on_message_out(self, *_: Any, **__: Any) -> None: ...
 
 
 class _NoTables(TableManager):
-    """Starts at once: stock Faust sleeps a second first, in case tables are still being defined. We have none."""
+    """Starts at once: stock Faust sleeps a second first, in case tables are still being defined. We
+    have none.
+    """
 
     async def on_start(self) -> None:
         await self._update_channels()
@@ -172,8 +179,8 @@ def batch_app(
 ) -> faust.App:
     """A Faust app that feeds `handler` with the batches of one topic.
 
-    `instance_id` makes membership static: a worker that comes back under the same name within the session
-    timeout gets its partitions back at once, without a rebalance.
+    `instance_id` makes membership static: a worker that comes back under the same name within the
+    session timeout gets its partitions back at once, without a rebalance.
     """
     app = faust.App(
         name,

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from confluent_kafka import KafkaError
+
 from producers.kafka import AsyncProducer, scan
 from producers.wire import Wire
 from streams.errors import Deposed, Retryable
@@ -21,10 +22,14 @@ from streams.topics import Topic
 log = logging.getLogger("omium.lane")
 
 Fold = Callable[[int, Message], None]
-"""Takes the offset and a standing event; called in log order, from a thread, never from two at once."""
+"""Takes the offset and a standing event; called in log order, from a thread, never from two at
+once.
+"""
 
 Stood = Callable[[int, Exception | None], None]
-"""Takes the event's offset once it stands, or -1 and why it never will; called on the loop; must not raise."""
+"""Takes the event's offset once it stands, or -1 and why it never will; called on the loop; must
+not raise.
+"""
 
 
 class Clock(Protocol):
@@ -32,13 +37,14 @@ class Clock(Protocol):
 
     def now_ms(self) -> int:
         """Milliseconds since 1970, UTC."""
+        ...
 
 
 class Lane:
     """Claims a partition, appends to it, and knows which of its events stand.
 
-    `append` returns when the events stand: acknowledged by all in-sync replicas with no later claim before them.
-    Once another owner has claimed, every append raises `Deposed`, now and ever after.
+    `append` returns when the events stand: acknowledged by all in-sync replicas with no later claim
+    before them. Once another owner has claimed, every append raises `Deposed`, now and ever after.
     """
 
     def __init__(
@@ -76,7 +82,8 @@ class Lane:
     async def claim(self, fold: Fold, *, start: int = 0, epochs: EpochFold | None = None) -> None:
         """Appends the claim, then folds every standing event from `start` up to it.
 
-        `epochs` is the highest claim below `start` (rule 5). Events behind the claim are found by the first append.
+        `epochs` is the highest claim below `start` (rule 5). Events behind the claim are found by
+        the first append.
         """
         claim = OwnerClaimed(
             event_id=event_id(
@@ -107,7 +114,9 @@ class Lane:
         return [await future for future in standing]
 
     def post(self, message: Message, stood: Stood) -> None:
-        """Appends without waiting; `stood` is called in order of posting. Raises `Deposed` at once if it is over."""
+        """Appends without waiting; `stood` is called in order of posting. Raises `Deposed` at once
+        if it is over.
+        """
         if self.deposed.is_set():
             raise Deposed(self.topic.name, self.partition, self._deposed_by)
         stamped = replace(message, epoch=self.epoch, at_ms=message.at_ms or self._clock.now_ms())

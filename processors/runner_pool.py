@@ -1,6 +1,7 @@
 """Runners, seen from the worker: forked by a zygote, spoken to over a socket, killed for certain.
 
-A runner's file under `run/runners/` lets the next owner on this host prove that it is dead (SPINE rule 1).
+A runner's file under `run/runners/` lets the next owner on this host prove that it is dead (SPINE
+rule 1).
 """
 
 from __future__ import annotations
@@ -24,13 +25,16 @@ log = logging.getLogger("omium.runner")
 SPAWN_TIMEOUT_S = 30.0
 READ_BYTES_MAX = 256 * 1024
 OUTPUT_KEPT_BYTES = 1024 * 1024
-"""What a runner may print to its log file; the rest is read and dropped, so that it never blocks."""
+"""What a runner may print to its log file; the rest is read and dropped, so that it never blocks.
+"""
 KILL_TIMEOUT_S = 10.0
 WRITE_BYTES_MAX = 128 * 1024 * 1024
 
 
 class Runner(asyncio.Protocol):
-    """One runner process. `on_frame` and `on_lost` are called on the loop, in order; `on_lost` exactly once."""
+    """One runner process. `on_frame` and `on_lost` are called on the loop, in order; `on_lost`
+    exactly once.
+    """
 
     def __init__(self) -> None:
         self.pid = 0
@@ -121,7 +125,9 @@ class RunnerPool:
         (config.logs_dir / "executions").mkdir(parents=True, exist_ok=True)
 
     async def spawn(self, framework: str, execution_id: str) -> Runner:
-        """A fresh runner, marked on disk before it may do anything. Raises OSError while no zygote answers."""
+        """A fresh runner, marked on disk before it may do anything. Raises OSError while no zygote
+        answers.
+        """
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
         out_read, out_write = os.pipe()
@@ -158,7 +164,9 @@ class RunnerPool:
             raise OSError(f"the {framework} zygote answered {reply[:200]!r}") from error
 
     def _socket_path(self, framework: str) -> Path:
-        """The zygote of this framework, or the general one: a runner imports what its parent has not."""
+        """The zygote of this framework, or the general one: a runner imports what its parent has
+        not.
+        """
         for name in (framework, self._config.general_framework):
             path = self._config.run_dir / f"zygote-{name}.sock"
             pointer = path.with_suffix(".path")
@@ -186,7 +194,9 @@ class RunnerPool:
         return self._config.run_dir / "runners" / execution_id
 
     async def prove_dead(self, execution_id: str, worker_host: str) -> bool:
-        """Whether no earlier runner of the execution can act any more; kills it if it is on this host."""
+        """Whether no earlier runner of the execution can act any more; kills it if it is on this
+        host.
+        """
         if worker_host != self._config.host:
             return False
         try:
@@ -218,7 +228,9 @@ def kill_group(pid: int, start_time: str) -> None:
 
 
 def start_time_of(pid: int) -> str:
-    """The kernel's start time of a process, empty if there is none: tells a pid from its later namesake."""
+    """The kernel's start time of a process, empty if there is none: tells a pid from its later
+    namesake.
+    """
     fields = _stat(pid)
     return fields[19] if len(fields) > 19 else ""
 

@@ -1,7 +1,8 @@
-"""Kafka for the event loop: an idempotent producer whose acknowledgements are futures, and a tail reader.
+"""Kafka for the event loop: an idempotent producer whose acknowledgements are futures, and a tail
+reader.
 
-Both keep librdkafka in one thread each and hand results to asyncio in batches, one wake-up for many results:
-under load a `call_soon_threadsafe` per record costs more than the record.
+Both keep librdkafka in one thread each and hand results to asyncio in batches, one wake-up for many
+results: under load a `call_soon_threadsafe` per record costs more than the record.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ DELIVERY_TIMEOUT_MS = 120_000
 """How long a broker may be away before an append fails: a restart of the broker is ridden out."""
 POLL_TIMEOUT_S = 0.5
 BATCH_SIZE_MAX = 500
-"""Records handed to the loop at once: at 20-40 us each a batch holds the loop for 10-20 ms at most."""
+"""Records handed to the loop at once: at 20-40 us each a batch holds the loop for 10-20 ms at most.
+"""
 BACKLOG_BATCHES_MAX = 8
 """Batches that may wait for the loop before the tail stops reading: memory stays bounded."""
 FETCH_BYTES_MAX = 8 * 1024 * 1024
@@ -40,7 +42,9 @@ Acknowledged = Callable[[int, KafkaError | None], None]
 
 
 class AsyncProducer:
-    """Appends records in order; each `send` resolves to the record's offset once all in-sync replicas have it."""
+    """Appends records in order; each `send` resolves to the record's offset once all in-sync
+    replicas have it.
+    """
 
     def __init__(self, bootstrap: str, *, client_id: str, linger_ms: float = 0.0) -> None:
         self._config: dict[str, str | int | float | bool] = {
@@ -87,7 +91,9 @@ class AsyncProducer:
             await asyncio.get_running_loop().run_in_executor(None, self._thread.join, 2.0)
 
     def send(self, record: Record) -> asyncio.Future[int]:
-        """Queues the record; the future is its offset, or `Retryable` when the broker did not take it."""
+        """Queues the record; the future is its offset, or `Retryable` when the broker did not take
+        it.
+        """
         assert self._loop is not None, "the producer is not started"
         future: asyncio.Future[int] = self._loop.create_future()
 
@@ -106,9 +112,11 @@ class AsyncProducer:
         return future
 
     def append(self, record: Record, acknowledged: Acknowledged) -> None:
-        """Queues the record; `acknowledged` is called on the loop, in order of offsets per partition.
+        """Queues the record; `acknowledged` is called on the loop, in order of offsets per
+        partition.
 
-        For hot paths: a future costs two more rounds of the loop. Raises `Retryable` when the queue is full.
+        For hot paths: a future costs two more rounds of the loop. Raises `Retryable` when the queue
+        is full.
         """
         assert self._producer is not None, "the producer is not started"
 
@@ -165,10 +173,11 @@ BatchHandler = Callable[[list[Message]], None]
 
 
 class Tail:
-    """Reads given partitions from given offsets for ever and hands batches, in order, to the event loop.
+    """Reads given partitions from given offsets for ever and hands batches, in order, to the event
+    loop.
 
-    `on_batch` runs on the loop and must not block. A partition that stops existing or a broker that restarts is
-    waited for. Positions below the log's start begin at its start.
+    `on_batch` runs on the loop and must not block. A partition that stops existing or a broker that
+    restarts is waited for. Positions below the log's start begin at its start.
     """
 
     def __init__(
@@ -180,17 +189,17 @@ class Tail:
         on_batch: BatchHandler,
         gather_ms: int = 0,
     ) -> None:
-        """With `gather_ms` the broker may hold records back so long to send more at once: under load one
-        fetch per append is most of what a reader costs the broker.
+        """With `gather_ms` the broker may hold records back so long to send more at once: under
+        load one fetch per append is most of what a reader costs the broker.
         """
         self._config: dict[str, str | int | float | bool] = {
             "bootstrap.servers": bootstrap,
             "client.id": client_id,
-            "group.id": f"{client_id}-unused",  # Required by the client; never joined, since we assign.
+            "group.id": f"{client_id}-unused",  # Required, never joined: we assign.
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
             "fetch.min.bytes": GATHER_BYTES if gather_ms else 1,
-            "fetch.wait.max.ms": gather_ms or 500,  # Without, it answers as soon as a record arrives.
+            "fetch.wait.max.ms": gather_ms or 500,  # Without: at once.
             "fetch.queue.backoff.ms": 5,
             "fetch.message.max.bytes": FETCH_BYTES_MAX,
             "queued.max.messages.kbytes": QUEUE_KIB_MAX,
@@ -260,9 +269,11 @@ class Tail:
 def scan(
     bootstrap: str, topic: str, partition: int, start: int, end: int, *, timeout_ms: int = 60_000
 ) -> Iterator[list[Message]]:
-    """Yields, in batches, a partition's records with `start <= offset < end`. Blocks the calling thread.
+    """Yields, in batches, a partition's records with `start <= offset < end`. Blocks the calling
+    thread.
 
-    Offsets that the log no longer holds are passed over. Raises `Retryable` when nothing comes for `timeout_ms`.
+    Offsets that the log no longer holds are passed over. Raises `Retryable` when nothing comes for
+    `timeout_ms`.
     """
     if start >= end:
         return
@@ -303,7 +314,9 @@ def _is_end(message: Message) -> bool:
 
 
 def end_offset(bootstrap: str, topic: str, partition: int, timeout_s: float = 30.0) -> int:
-    """The offset that the next record of the partition will get. Blocks; raises `Retryable` without a broker."""
+    """The offset that the next record of the partition will get. Blocks; raises `Retryable` without
+    a broker.
+    """
     consumer = Consumer(
         {"bootstrap.servers": bootstrap, "group.id": "omium-scan-unused", "log_level": 3}
     )

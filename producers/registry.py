@@ -169,7 +169,8 @@ def _commit(producer: Producer, entries: list[Entry]) -> None:
 def _until_readable(bootstrap: str) -> None:
     """Returns once readers of committed records see all that stands now.
 
-    A commit is answered when it is decided; its marker, which readers wait for, is written a moment later.
+    A commit is answered when it is decided; its marker, which readers wait for, is written a moment
+    later.
     """
     end = _end(bootstrap, "read_uncommitted")
     deadline = monotonic() + READ_TIMEOUT_S

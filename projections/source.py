@@ -59,7 +59,7 @@ class LogSource:
                 "client.id": "omium-projector",
                 "enable.auto.commit": False,  # Positions stand in the ledger, beside the rows.
                 "auto.offset.reset": "earliest",
-                "fetch.min.bytes": GATHER_BYTES,  # Rows may wait; one fetch per append costs the broker.
+                "fetch.min.bytes": GATHER_BYTES,  # Rows may wait.
                 "fetch.wait.max.ms": GATHER_MS,
                 "fetch.queue.backoff.ms": 20,
                 "queued.max.messages.kbytes": QUEUE_KIB_MAX,

@@ -81,9 +81,7 @@ def find(
     return None
 
 
-def incompatible(
-    log: SchemaLog, schema: str, previous: Sequence[Version], level: str
-) -> list[str]:
+def incompatible(log: SchemaLog, schema: str, previous: Sequence[Version], level: str) -> list[str]:
     """Why the schema must not follow these versions under this level; empty if it may."""
     try:
         return problems(level, parse(schema), [parse(version.schema) for version in previous])
@@ -185,9 +183,7 @@ def delete_subject(
     every = versions(log, subject, with_deleted=True)
     live = [each for each in every if not each.is_deleted]
     if permanent and live:
-        raise RegistryError(
-            404, 40405, f"Subject '{subject}' was not deleted first, softly"
-        )
+        raise RegistryError(404, 40405, f"Subject '{subject}' was not deleted first, softly")
     if permanent:
         gone = [tombstone(each) for each in every]
         entries = [id_entry(log.id_max), *gone, level_entry(subject, None)]

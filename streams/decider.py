@@ -12,7 +12,9 @@ State = TypeVar("State")
 Happened = TypeVar("Happened")
 
 
-def fold(evolve: Callable[[State, Happened], State], initial: State, events: Iterable[Happened]) -> State:
+def fold(
+    evolve: Callable[[State, Happened], State], initial: State, events: Iterable[Happened]
+) -> State:
     """The state after the events, in order (law 6)."""
     state = initial
     for event in events:

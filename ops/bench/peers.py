@@ -1,4 +1,5 @@
-"""LangGraph by itself on the bench's graph: in memory (the floor) and on SQLite, in a process of its own.
+"""LangGraph by itself on the bench's graph: in memory (the floor) and on SQLite, in a process of
+its own.
 
 `python -m ops.bench.peers memory|sqlite SECONDS` prints one line of JSON.
 """
@@ -10,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -70,7 +72,7 @@ def measure(peer: str, seconds: float) -> dict[str, float]:
             entered_ns.clear()
             _invoke(app, f"one-{runs}")
             runs += 1
-            gaps_ms.extend((b - a) / 1e6 for a, b in zip(entered_ns, entered_ns[1:], strict=False))
+            gaps_ms.extend((b - a) / 1e6 for a, b in pairwise(entered_ns))
         cpu_ms = (time.process_time() - cpu_s) * 1000 / max(1, runs * STEPS)
         rate = _together(app, seconds)
     gaps_ms.sort()

@@ -1,4 +1,4 @@
-"""`bench steps`: what durability adds to a LangGraph step, against LangGraph by itself, in one run."""
+"""`bench steps`: what durability adds to a LangGraph step, against LangGraph by itself."""
 
 from __future__ import annotations
 
@@ -126,7 +126,9 @@ class StepsBench:
 
 
 def stream_delay_ms(client: Client, count: int) -> list[float]:
-    """From an event's making (its time on the log) to its arrival at an SSE client, over some executions."""
+    """From an event's making (its time on the log) to its arrival at an SSE client, over some
+    executions.
+    """
     delays: list[float] = []
     for _ in range(count):
         accepted = client.post(

@@ -1,4 +1,6 @@
-"""The crash matrix: kill -9 of one part at one event boundary of one execution, and the laws afterwards."""
+"""The crash matrix: kill -9 of one part at one event boundary of one execution, and the laws
+afterwards.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ class Cell:
     victim: str
     boundary: int
     is_declared: bool = True
-    """Whether the tools are declared `reconcile`; else they are undeclared, and a person may have to say yes."""
+    """Whether the tools are declared `reconcile`; else they are undeclared, and a person may have
+    to say yes.
+    """
 
 
 @dataclass(slots=True, kw_only=True)
@@ -165,8 +169,6 @@ class Matrix:
             return False  # Answered already.
         return True
 
-    # The laws ---------------------------------------------------------------------------------------------------
-
     def _judge(self, outcome: Outcome, execution_id: str, rows: Path) -> None:
         bad = outcome.violations
         if outcome.status != "completed":
@@ -211,8 +213,9 @@ class Matrix:
 
     def _rows(self, execution_id: str) -> int:
         query = (
-            f"SELECT uniqExact(event_id) FROM (SELECT event_id FROM events WHERE execution = '{execution_id}'"
-            f" UNION ALL SELECT event_id FROM events_void WHERE execution = '{execution_id}')"
+            "SELECT uniqExact(event_id) FROM ("
+            f"SELECT event_id FROM events WHERE execution = '{execution_id}' UNION ALL "
+            f"SELECT event_id FROM events_void WHERE execution = '{execution_id}')"
         )
         try:
             answer = self._client.post("/v1/sql", {"query": query}, is_repeatable=True)
@@ -244,7 +247,9 @@ def _standing(seen: Sequence[Seen]) -> list[Seen]:
 
 
 def _resumed_ms(seen: Sequence[Seen], killed_at_s: float) -> int | None:
-    """From the kill to the next sign of progress on the log; what was in flight at the kill does not count."""
+    """From the kill to the next sign of progress on the log; what was in flight at the kill does
+    not count.
+    """
     resumed = False
     for each in seen:
         if each.at_s <= killed_at_s:

@@ -1,4 +1,6 @@
-"""A stack of its own for chaos and benches: scripted upstream, scratch folder, everything gone afterwards."""
+"""A stack of its own for chaos and benches: scripted upstream, scratch folder, everything gone
+afterwards.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +23,7 @@ from ops.supervisor_control import Document, document
 
 UP_TIMEOUT_S: Final = 240.0
 FIRST_PORT: Final = 28700
+SCRIPTED: Final = (sys.executable, "-m", "processors.effects.llm.scripted")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,13 +42,15 @@ class Stand:
 
 @contextmanager
 def stand(settings: Settings, **omium: str) -> Iterator[Stand]:
-    """Brings a stack up for the block and takes it down after it. `omium` are settings of the stack."""
+    """Brings a stack up for the block and takes it down after it. `omium` are settings of the
+    stack.
+    """
     with tempfile.TemporaryDirectory(prefix="omium-stand-") as folder:
         root = Path(folder)
         log, port = root / "upstream.jsonl", _free_port()
         log.touch()
         upstream = subprocess.Popen(
-            [sys.executable, "-m", "processors.effects.llm.scripted", "--port", str(port), "--log", str(log)],
+            [*SCRIPTED, "--port", str(port), "--log", str(log)],
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
         told = {

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from confluent_kafka import Consumer, TopicPartition
+
 from producers.kafka import end_offset
 from producers.wire import Wire
 from streams.messages import Message

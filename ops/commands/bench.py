@@ -1,4 +1,6 @@
-"""`omiumctl bench NAME`: measure, beside the peers, on a stack of its own unless OMIUM_URL names one."""
+"""`omiumctl bench NAME`: measure, beside the peers, on a stack of its own unless OMIUM_URL names
+one.
+"""
 
 from __future__ import annotations
 

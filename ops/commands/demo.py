@@ -1,4 +1,6 @@
-"""`omiumctl demo`, which is `make run`: the stack, one real execution on the local model, and then it stays."""
+"""`omiumctl demo`, which is `make run`: the stack, one real execution on the local model, and then
+it stays.
+"""
 
 from __future__ import annotations
 
@@ -56,9 +58,7 @@ def _story(settings: Settings, document: Document) -> None:
         say(f"\nRunning {EXAMPLE.name}: three LangGraph agents and a tool, no Omium import.\n")
         _run_example(settings)
     else:
-        say(
-            "\nNo local model and no upstream (OMIUM_OPENAI_BASE_URL): the demo execution is left out."
-        )
+        say("\nNo local model, no upstream (OMIUM_OPENAI_BASE_URL): the demo is left out.")
     say(f"\nAPI      {document['gateway']}/v1   (docs: {document['gateway']}/docs)")
     say(f"API key  {document['api_key']}")
     say(f"Data     {document['data_dir']}")

@@ -8,15 +8,15 @@ import signal
 import socket
 
 import uvloop
+
+from ops import clock
+from ops.readiness import mark_ready
+from ops.settings import Settings
 from processors.execution import ExecutionConfig, ExecutionProcessor
 from processors.faust_batch import batch_app
 from producers.kafka import AsyncProducer
 from producers.wire import Wire
 from streams.topics import COMMANDS, partitions
-
-from ops import clock
-from ops.readiness import mark_ready
-from ops.settings import Settings
 
 log = logging.getLogger("omium.execution")
 

@@ -1,4 +1,4 @@
-"""Facts about tenants, keys and workflows on the compacted control topic (key: `kind/tenant/name`)."""
+"""Facts about tenants, keys and workflows on the compacted control topic."""
 
 from __future__ import annotations
 

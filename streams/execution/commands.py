@@ -1,4 +1,6 @@
-"""What an execution can be asked: by clients through the gateway (on the log), or by its runner (over the socket)."""
+"""What an execution can be asked: by clients through the gateway (on the log), or by its runner
+(over the socket).
+"""
 
 from __future__ import annotations
 

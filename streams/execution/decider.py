@@ -1,6 +1,7 @@
 """The execution's rules: what follows from a client's command, or from what its runner reports.
 
-Pure and idempotent: a command that was handled before gives no events, so the log may deliver it again.
+Pure and idempotent: a command that was handled before gives no events, so the log may deliver it
+again.
 """
 
 from __future__ import annotations
@@ -126,7 +127,8 @@ def _resolve(command: c.ResolveApproval, state: Execution, identity: str) -> Eve
     )
     if not asked.call_id.startswith(BREAKPOINT):
         return (denied,)
-    # A breakpoint asks nothing that a "no" could be handed to: going on would be the opposite of it.
+    # A breakpoint asks nothing that a "no" could be handed to: going on would be the opposite of
+    # it.
     end = e.ExecutionCancelled(
         event_id=_id(state, "", "end", 0), **of(state), reason=command.reason or "denied"
     )
@@ -134,7 +136,9 @@ def _resolve(command: c.ResolveApproval, state: Execution, identity: str) -> Eve
 
 
 def begin(state: Execution, worker_id: str, reason: str) -> Events:
-    """The next incarnation: started the first time, resumed ever after; nothing while it is held or over."""
+    """The next incarnation: started the first time, resumed ever after; nothing while it is held or
+    over.
+    """
     if state.status not in (Status.QUEUED, Status.RUNNING):
         return ()
     incarnation = state.incarnation + 1
@@ -230,7 +234,9 @@ def interrupt(state: Execution, interrupts: Sequence[Interrupt]) -> Events:
 
 
 def runner_lost(state: Execution, losses_without_progress: int, detail: str) -> Events:
-    """Nothing, and the caller begins a new incarnation; or the end, when runners die without getting anywhere."""
+    """Nothing, and the caller begins a new incarnation; or the end, when runners die without
+    getting anywhere.
+    """
     if losses_without_progress < LOST_WITHOUT_PROGRESS_MAX:
         return ()
     message = f"{losses_without_progress} runners in a row died without making progress: {detail}"
@@ -243,8 +249,8 @@ def runner_lost(state: Execution, losses_without_progress: int, detail: str) -> 
 def resume_values(state: Execution) -> dict[str, str]:
     """Answers that this incarnation must hear, by the workflow's own interrupt id, as JSON.
 
-    An answer is given again to the next incarnation only when nothing happened since: else it is in the
-    framework's own state already. A plain yes or no answers `true` or `false`.
+    An answer is given again to the next incarnation only when nothing happened since: else it is in
+    the framework's own state already. A plain yes or no answers `true` or `false`.
     """
     return {
         a.call_id: _answer(a)

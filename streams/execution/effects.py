@@ -1,4 +1,6 @@
-"""What a runner may do when it asks before a call (laws 3 and 7). Pure: the worker acts on the answer."""
+"""What a runner may do when it asks before a call (laws 3 and 7). Pure: the worker acts on the
+answer.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +30,17 @@ class Verdict(StrEnum):
     SUSPEND = "suspend"
     DENY = "deny"
     WAIT = "wait"
-    """Ask again after `wait_ms`: a predecessor may still be acting, or a parallel call may still claim the entry."""
+    """Ask again after `wait_ms`: a predecessor may still be acting, or a parallel call may still
+    claim the entry.
+    """
     FAIL = "fail"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A verdict, the events that must stand before the runner hears of it, and what it needs to know."""
+    """A verdict, the events that must stand before the runner hears of it, and what it needs to
+    know.
+    """
 
     verdict: Verdict
     events: tuple[Message, ...] = ()
@@ -75,7 +81,9 @@ class Surroundings:
 
 
 def ask(question: Question, execution: Execution, journal: Journal, around: Surroundings) -> Answer:
-    """May this call be made? At most one `GO` ever per finished effect; an unfinished one goes by its policy."""
+    """May this call be made? At most one `GO` ever per finished effect; an unfinished one goes by
+    its policy.
+    """
     if execution.status in HELD:
         return Answer(verdict=Verdict.SUSPEND, reason=f"the execution is {execution.status.value}")
     effect = journal.effects.get(question.call_id)
@@ -114,7 +122,8 @@ def _in_doubt(
     if options.policy is Policy.IDEMPOTENT:
         return Answer(verdict=Verdict.GO, events=intent)
     if not around.is_predecessor_dead:
-        # Rule 1: the old owner's runner may still be acting; its lease, its kill timer and the tool must run out.
+        # Rule 1: the old owner's runner may still be acting; its lease, its kill timer and the tool
+        # must run out.
         tool_ms = options.timeout_ms or TOOL_MS_ASSUMED
         safe_at_ms = (
             around.claimed_at_ms + around.lease_ms + around.window_ms + tool_ms + NETWORK_MS_ASSUMED

@@ -32,7 +32,9 @@ class ExecutionQueued(ExecutionEvent):
     entrypoint: str
     input_json: str
     options_json: str
-    """The request's constraints, tools, steps, recovery and budget, as ARCHITECTURE 4.8 writes them."""
+    """The request's constraints, tools, steps, recovery and budget, as ARCHITECTURE 4.8 writes
+    them.
+    """
     labels_json: str
     deadline_at_ms: int | None
     command_offset: int
@@ -68,7 +70,9 @@ class StepStarted(ExecutionEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepCompleted(ExecutionEvent):
-    """One record: the result, the framework state that follows from it and the effects it used (law 4)."""
+    """One record: the result, the framework state that follows from it and the effects it used (law
+    4).
+    """
 
     step: str
     step_key: str
@@ -100,7 +104,9 @@ class StepFailed(ExecutionEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointSaved(ExecutionEvent):
-    """Framework state that belongs to no single step (input checkpoint, joined super-step, user update)."""
+    """Framework state that belongs to no single step (input checkpoint, joined super-step, user
+    update).
+    """
 
     step_key: str
     checkpoint_id: str
@@ -221,7 +227,8 @@ class ExecutionCompleted(ExecutionEvent):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionFailed(ExecutionEvent):
     error_class: str
-    """`exception`, `timeout`, `runner_lost`, `bad_workflow`, `bad_input`, `rejected` or `diverged`."""
+    """`exception`, `timeout`, `runner_lost`, `bad_workflow`, `bad_input`, `rejected` or `diverged`.
+    """
     error_type: str
     error_message: str
     error_trace: str
@@ -235,7 +242,9 @@ class ExecutionCancelled(ExecutionEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionMarked(Event):
-    """Where a rebuild of a partition may start; compacted, one per topic and partition (snapshots topic)."""
+    """Where a rebuild of a partition may start; compacted, one per topic and partition (snapshots
+    topic).
+    """
 
     namespace: ClassVar[str] = "omium.ownership"
     topic: str

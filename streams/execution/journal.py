@@ -1,7 +1,8 @@
 """The journal: what an execution has asked of the world, and what came back (laws 3 and 7).
 
-A fold over the execution's standing events. Unlike the execution's state it grows with every call, so it is a
-mutable accumulator; `apply` is its only writer and rebuilding it from the same events gives the same answers.
+A fold over the execution's standing events. Unlike the execution's state it grows with every call,
+so it is a mutable accumulator; `apply` is its only writer and rebuilding it from the same events
+gives the same answers.
 """
 
 from __future__ import annotations
@@ -86,7 +87,9 @@ class Journal:
                 pass
 
     def unasked(self, step_key: str, kind: str, incarnation: int) -> list[Effect]:
-        """Effects of this step from an earlier incarnation that the present one has not asked for yet."""
+        """Effects of this step from an earlier incarnation that the present one has not asked for
+        yet.
+        """
         return [
             effect
             for effect in self.effects.values()

@@ -1,4 +1,6 @@
-"""What a caller may ask of one execution beside its input (ARCHITECTURE 4.8), parsed once and for all."""
+"""What a caller may ask of one execution beside its input (ARCHITECTURE 4.8), parsed once and for
+all.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from streams.errors import Rejected
 
@@ -61,7 +63,7 @@ class ToolOptions:
 class Options:
     """One execution's options."""
 
-    tools: Mapping[str, ToolOptions] = field(default_factory=dict)
+    tools: Mapping[str, ToolOptions] = field(default_factory=dict[str, ToolOptions])
     on_divergence: OnDivergence = OnDivergence.ASK
 
     def tool(self, name: str) -> ToolOptions:
@@ -70,7 +72,9 @@ class Options:
 
 
 def parse(text: str) -> Options:
-    """The options in a request's JSON. Raises `Rejected` that names the field, the limit and what to do."""
+    """The options in a request's JSON. Raises `Rejected` that names the field, the limit and what
+    to do.
+    """
     if len(text.encode()) > OPTIONS_BYTES_MAX:
         raise Rejected("too_large", f"options hold more than {OPTIONS_BYTES_MAX} bytes", "options")
     try:
@@ -115,7 +119,7 @@ def _is_number(value: object) -> bool:
 def _object(raw: object, at: str) -> Mapping[str, object]:
     if not isinstance(raw, dict):
         raise Rejected("invalid", f"{at} must be an object", at)
-    return raw
+    return cast("dict[str, object]", raw)  # JSON's keys are strings.
 
 
 def _named(raw: object, at: str) -> Mapping[str, Mapping[str, object]]:

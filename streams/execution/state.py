@@ -67,10 +67,12 @@ class Execution:
     incarnation: int = -1
     """Which runner is or was the last one; -1 before the first."""
     worker_id: str = ""
-    approvals: Mapping[str, Approval] = field(default_factory=dict)
+    approvals: Mapping[str, Approval] = field(default_factory=dict[str, Approval])
     handled: tuple[str, ...] = ()
     progress: int = 0
-    """Standing facts about the work itself: a runner that dies again without raising it makes no progress."""
+    """Standing facts about the work itself: a runner that dies again without raising it makes no
+    progress.
+    """
 
     @property
     def pending(self) -> tuple[Approval, ...]:
@@ -100,7 +102,9 @@ def queued(event: e.ExecutionQueued) -> Execution:
 
 
 def _options(text: str) -> Options:
-    """What stands on the log must fold for ever; options that we no longer read mean the safe defaults."""
+    """What stands on the log must fold for ever; options that we no longer read mean the safe
+    defaults.
+    """
     try:
         return parse(text)
     except Rejected:
@@ -187,7 +191,9 @@ def _with_answer(state: Execution, answered: Approval) -> Execution:
 
 
 def _signalled(state: Execution, event: e.SignalReceived) -> Execution:
-    """A signal answers the interrupt of its name, or the only one that waits; `RESUME_SIGNAL` ends a pause."""
+    """A signal answers the interrupt of its name, or the only one that waits; `RESUME_SIGNAL` ends
+    a pause.
+    """
     if event.name == RESUME_SIGNAL:
         if state.status is not Status.PAUSED:
             return state

@@ -1,4 +1,4 @@
-"""The life of one LLM call: requested by the gateway, routed and answered by the routing processor."""
+"""The life of one LLM call: requested by the gateway, routed and answered by the router."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ class LlmCallCompleted(LlmEvent):
     model: str
     is_stream: bool
     response: bytes
-    """The JSON answer; for a streamed call the SSE bytes exactly as sent to the client, `[DONE]` included."""
+    """The JSON answer; for a streamed call the SSE bytes exactly as sent to the client, `[DONE]`
+    included.
+    """
     input_tokens: int
     """Cached ones included."""
     cached_tokens: int
@@ -86,7 +88,9 @@ class LlmCallFailed(LlmEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlmCallChunk(LlmEvent):
-    """A piece of a streamed answer on its way to the client; short-lived, the answer itself is `LlmCallCompleted`."""
+    """A piece of a streamed answer on its way to the client; short-lived, the answer itself is
+    `LlmCallCompleted`.
+    """
 
     call_id: str
     sequence: int

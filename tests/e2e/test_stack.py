@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
+
 from ops.chaos.matrix import Matrix, cells
 from ops.chaos.stand import Stand, stand
 from ops.settings import Settings
@@ -162,7 +163,9 @@ def test_poison_on_every_topic_goes_to_the_dead_letters_and_work_goes_on(stack: 
 
 
 def test_a_deposed_worker_that_wakes_up_changes_nothing(stack: Stand) -> None:
-    """The worker is stopped for longer than its session lasts; another takes over; then it wakes up."""
+    """The worker is stopped for longer than its session lasts; another takes over; then it wakes
+    up.
+    """
     pid = stack.document()["pids"]["execution"]
     with another_worker(stack, pid):
         rows = [stack.scratch / f"zombie-{number}.rows" for number in range(4)]

@@ -142,7 +142,9 @@ def test_history_could_be_published() -> None:
 
 
 def test_all_packages_are_ours() -> None:
-    """PyPI has an `ops` and a `schemas` of other people's: whoever installs them beside us must hear of it."""
+    """PyPI has an `ops` and a `schemas` of other people's: whoever installs them beside us must
+    hear of it.
+    """
     parents = set()
     for name in PACKAGES:
         spec = importlib.util.find_spec(name)

@@ -42,9 +42,7 @@ LIST_MORE = record(
 )
 LIST_BROKEN = record(f("value"), f("next", ["null", "List"]), f("note", "string"), name="List")
 LIST_STRING = record(f("value", "string"), f("next", ["null", "List"]), name="List")
-MUTUAL = record(
-    f("b", ["null", record(f("a", ["null", "A"]), f("x"), name="B")]), f("y"), name="A"
-)
+MUTUAL = record(f("b", ["null", record(f("a", ["null", "A"]), f("x"), name="B")]), f("y"), name="A")
 MUTUAL_STRING = record(
     f("b", ["null", record(f("a", ["null", "A"]), f("x", "string"), name="B")]), f("y"), name="A"
 )

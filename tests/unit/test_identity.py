@@ -6,6 +6,7 @@ from uuid import uuid5
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from streams.messages import OMIUM_NAMESPACE, event_id
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from producers.runner import session as sessions
@@ -40,10 +38,10 @@ START: StartHeader = {
 
 
 @pytest.fixture
-def channel(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scripted]:
+def channel(monkeypatch: pytest.MonkeyPatch) -> Scripted:
     scripted = Scripted([])
     monkeypatch.setattr(sessions.time, "monotonic", lambda: scripted.now_s)
-    yield scripted
+    return scripted
 
 
 def session_on(channel: Scripted, start: StartHeader = START) -> Session:

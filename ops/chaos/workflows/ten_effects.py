@@ -1,4 +1,5 @@
-"""A workflow for the crash matrix: ten LangGraph steps, each with one LLM call and one side effect. No Omium import.
+"""A workflow for the crash matrix: ten LangGraph steps, each with one LLM call and one side effect.
+No Omium import.
 
 Every tool call writes one row into a file of its own, so a repeated side effect is a second row.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from langchain_core.tools import tool
 from langgraph.graph import END, START, StateGraph
@@ -18,12 +19,12 @@ STEPS = 10
 ACT_S = 0.01
 
 
-class State(TypedDict, total=False):
+class State(TypedDict):
     """What the graph carries."""
 
     directory: str
-    delay_ms: int
-    answers: list[str]
+    delay_ms: NotRequired[int]
+    answers: NotRequired[list[str]]
 
 
 @tool
@@ -44,7 +45,7 @@ def reconcile_write_row(idempotency_key: str, arguments: dict[str, Any]) -> str 
 
 
 def _step(number: int) -> Any:
-    def step(state: State) -> State:
+    def step(state: State) -> dict[str, list[str]]:
         prompt = f"!delay_ms={state.get('delay_ms', 20)}\nstep {number} of {state['directory']}"
         answer = OpenAI().chat.completions.create(
             model="gpt-4o-mini", messages=[{"role": "user", "content": prompt}]

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from pathlib import Path
 from typing import TypedDict
 
 from langchain_core.tools import tool
@@ -70,8 +71,8 @@ def slow_row(path: str, number: int) -> str:
 
 
 def reconcile_slow_row(idempotency_key: str, arguments: dict) -> str | None:
-    path, row = arguments["path"], f"row {arguments['number']}"
-    is_there = os.path.exists(path) and row in open(path).read().splitlines()
+    path, row = Path(arguments["path"]), f"row {arguments['number']}"
+    is_there = path.exists() and row in path.read_text().splitlines()
     return row if is_there else None
 
 
