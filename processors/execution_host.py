@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 from processors.runner_pool import Runner
 from producers.runner.protocol import Frame
@@ -39,6 +39,15 @@ Stood = Callable[[Exception | None], None]
 """Hears, on the loop, that all events of a post stand, or why they never will."""
 
 
+class Stamp(TypedDict):
+    """What every event of an execution carries, written where it is made: stamping later copies it."""
+
+    tenant: str
+    execution_id: str
+    epoch: int
+    at_ms: int
+
+
 class Owner(Protocol):
     """The partition that an execution lives on."""
 
@@ -47,6 +56,10 @@ class Owner(Protocol):
 
     def around(self, hosted: Hosted, *, is_replay_over: bool) -> effects.Surroundings:
         """Time and proofs for the effect rules."""
+        ...
+
+    def stamp(self) -> tuple[int, int]:
+        """The epoch and time of an event made now."""
         ...
 
     def ended(self, hosted: Hosted, how: str) -> None:
@@ -357,8 +370,14 @@ class Session:
         )
         self._commit(decider.fail(self._hosted.state, failure), lambda: self._over("failed"))
 
-    def _of(self) -> decider.Of:
-        return decider.of(self._hosted.state)
+    def _of(self) -> Stamp:
+        state, (epoch, at_ms) = self._hosted.state, self._owner.stamp()
+        return {
+            "tenant": state.tenant,
+            "execution_id": state.execution_id,
+            "epoch": epoch,
+            "at_ms": at_ms,
+        }
 
     def _id(self, kind: str, frame: Frame, ordinal: str = "") -> str:
         state = self._hosted.state

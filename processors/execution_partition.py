@@ -296,6 +296,11 @@ class PartitionOwner:
             is_replay_over=is_replay_over,
         )
 
+    def stamp(self) -> tuple[int, int]:
+        """The epoch and time of an event made now."""
+        epoch = self._lane.epoch if self._lane is not None else NO_CLAIM
+        return epoch, self._processor.clock.now_ms()
+
     def ended(self, hosted: Hosted, how: str) -> None:
         """The runner's session is over."""
         if self.is_open and self.hosted.get(hosted.state.execution_id) is hosted:

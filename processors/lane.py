@@ -119,7 +119,8 @@ class Lane:
         """
         if self.deposed.is_set():
             raise Deposed(self.topic.name, self.partition, self._deposed_by)
-        stamped = replace(message, epoch=self.epoch, at_ms=message.at_ms or self._clock.now_ms())
+        is_stamped = message.epoch == self.epoch and message.at_ms
+        stamped = message if is_stamped else self._stamped(message)
         record = self._wire.encode(stamped, self.topic)
         assert record.partition == self.partition, "an event on a partition that its key is not of"
 
@@ -133,6 +134,9 @@ class Lane:
                 self._settle()
 
         self._producer.append(record, acknowledged)
+
+    def _stamped(self, message: Message) -> Message:
+        return replace(message, epoch=self.epoch, at_ms=message.at_ms or self._clock.now_ms())
 
     def _settle(self) -> None:
         assert self._tenure is not None, "an acknowledgement before the claim"
