@@ -106,6 +106,22 @@ class Lane:
         self._tenure = self._tenure.stands(end - 1)
         self._settle()
 
+    def confirm(self, then: Act) -> None:
+        """Calls `then` if nobody else has claimed by now, as far as the log's end tells."""
+
+        def look() -> None:
+            if self.is_deposed or self._tenure is None:
+                return
+            gap = self._tenure.gap_before(max(len(self.log.records), self.epoch))
+            if gap is not None and any(
+                isinstance(self.log.records[at], OwnerClaimed) for at in range(gap.start, gap.end)
+            ):
+                self.depose()
+            else:
+                then()
+
+        self._kernel.after(self._kernel.between(1, 20), look, self._process)
+
     def depose(self) -> None:
         """Ends the tenure; whoever waits for an event to stand is never called."""
         if self.is_deposed:

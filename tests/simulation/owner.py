@@ -79,6 +79,8 @@ class PartitionOwner:
         self._unsettled: dict[int, ExecutionCommand] = {}
         self._claimed_at_ms = 0
         self._commands_handled = -1
+        self._commands_standing = -1
+        """Handled before this tenure: a mark must never say less than the one it follows."""
         self._stands_to = 0
         self._marked_at = 0
         self._posted = 0
@@ -120,6 +122,7 @@ class PartitionOwner:
         if not self.is_open or lane is not self.lane or lane.is_deposed:
             return
         self._claimed_at_ms = self._kernel.now_ms
+        self._commands_standing = self._commands_handled
         self._stands_to = lane.epoch + 1
         self._posted = self._stood = 0
         self._barriers.clear()
@@ -222,9 +225,16 @@ class PartitionOwner:
     def _done_when_all_stands(self, offset: int) -> None:
         """A command may lead to nothing because of an event that was sent and is not standing."""
         if self._posted == self._stood or not self._kernel.rules.waits_for_what_was_sent:
-            self._done(offset)
+            self._confirm(offset)
         else:
-            self._barriers.append((self._posted, lambda: self._done(offset)))
+            self._barriers.append((self._posted, lambda: self._confirm(offset)))
+
+    def _confirm(self, offset: int) -> None:
+        """Nothing to do, says a state that may be out of date: somebody else may have claimed."""
+        if self._kernel.rules.confirms_nothing_to_do and self.lane is not None:
+            self.lane.confirm(lambda: self._done(offset))
+        else:
+            self._done(offset)
 
     def _done(self, offset: int) -> None:
         self._unsettled.pop(offset, None)
@@ -327,7 +337,7 @@ class PartitionOwner:
             partition=self.partition,
             position=position,
             highest_claim=claim,
-            command_offset=self._worker.done_to(self.partition) - 1,
+            command_offset=max(self._commands_standing, self._worker.done_to(self.partition) - 1),
         )
         self._broker.send(self.process, self._marks, mark, _ignore, _nothing)
 

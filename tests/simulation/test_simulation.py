@@ -12,32 +12,32 @@ SEEDS = 60
 """Of every test run; CI runs 2,000 by `run.py`."""
 
 VIOLATING: dict[str, int] = {
-    "reads_gaps": 0,
+    "reads_gaps": 2,
     "acts_after_standing": 0,
     "keeps_lease": 173,
-    "waits_window": 416,
-    "kills_stopped": 977,
-    "proves_every_runner": 46,
-    "ends_runner_before_next": 269,
+    "ends_runner_before_next": 555,
     "tools_keep_contract": 4,
     "reclaims": 2,
     "commits_after_standing": 1,
     "redoes_interrupted": 1,
-    "waits_for_what_was_sent": 323,
     "marks_carry_claim": 0,
     "marks_keep_open": 0,
     "remembers_ended": 319,
     "marks_count_commands": 56,
-    "resumes_with_claim": 1,
+    "resumes_with_claim": 4,
     "routes_after_standing": 0,
-    "rebuilds_router": 13,
-    "gateway_drops_void": 73,
-    "gateway_dedupes": 8,
+    "rebuilds_router": 31,
+    "gateway_dedupes": 16,
+    "confirms_nothing_to_do": 102440,
 }
 """A seed that breaks a law once the rule is dropped; found by `run.py --without RULE`."""
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
+FOUND = (1343, 100481)
+"""Seeds that broke a law once, and no rule explains: a tool that never answered, a mark that said less."""
+
+
+@pytest.mark.parametrize("seed", [*range(SEEDS), *FOUND])
 def test_every_law_holds_whatever_is_killed_and_whenever(seed: int) -> None:
     outcome = simulate(seed)
 
