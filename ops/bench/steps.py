@@ -68,6 +68,10 @@ class StepsBench:
         }
         self._client.post("/v1/workflows", body, is_repeatable=True)
 
+    def another_client(self) -> Client:
+        """A client of its own for another thread."""
+        return Client(self._client.url, self._client.api_key)
+
     def one(self, client: Client | None = None) -> Sample:
         """One execution, from request to result."""
         client = client or self._client
@@ -105,7 +109,7 @@ class StepsBench:
         began = time.monotonic()
 
         def work() -> None:
-            client = Client(self._client.url, self._client.api_key)
+            client = self.another_client()
             while time.monotonic() - began < seconds:
                 samples.append(self.one(client))
             client.close()

@@ -32,19 +32,23 @@ def add(subparsers: Subparsers) -> None:
             "bench steps --budget-s 60",
             "bench steps --fork",
             "bench projection",
+            "bench memory --executions 2000",
         ),
     )
-    parser.add_argument("name", choices=("steps", "projection"))
+    parser.add_argument("name", choices=("steps", "projection", "memory"))
     parser.add_argument("--budget-s", type=float, default=75.0, help="time to spend (default 75)")
     parser.add_argument(
         "--fork", action="store_true", help="a fork per execution instead of reused runners"
+    )
+    parser.add_argument(
+        "--executions", type=int, default=2000, help="how many bench memory runs (default 2000)"
     )
     parser.add_argument("--no-peers", action="store_true", help="leave the peers out")
 
 
 def handle(arguments: argparse.Namespace) -> int:
     """Run the bench and print its figures."""
-    measure = _projection if arguments.name == "projection" else _steps
+    measure = {"projection": _projection, "memory": _memory, "steps": _steps}[arguments.name]
     report = measure(settings_of(arguments), arguments)
     if arguments.json:
         emit(report)
@@ -92,6 +96,25 @@ def _steps(settings: Settings, arguments: argparse.Namespace) -> dict[str, objec
         },
         "figures": measured,
         "peers": peers,
+    }
+
+
+def _memory(settings: Settings, arguments: argparse.Namespace) -> dict[str, object]:
+    from ops.bench.memory import figures
+    from ops.bench.steps import StepsBench
+    from ops.chaos.stand import stand
+
+    with stand(settings) as stack:
+        pids = stack.document()["pids"]
+        assert isinstance(pids, dict)
+        bench = StepsBench(stack.client, lambda: pids, say)
+        bench.register()
+        measured = figures(bench, pids, arguments.executions, say)
+    return {
+        "bench": "memory",
+        "conditions": {"executions": arguments.executions, "steps": 10, "runners": "forked"},
+        "figures": measured,
+        "peers": {},
     }
 
 
