@@ -40,7 +40,7 @@ Stood = Callable[[Exception | None], None]
 
 
 class Stamp(TypedDict):
-    """What every event of an execution carries, written where it is made: stamping later copies it."""
+    """What every event of an execution carries, written where it is made."""
 
     tenant: str
     execution_id: str

@@ -32,9 +32,9 @@ class Rules:
     redoes_interrupted: bool = True
     """Rule 3: commands whose events became void are decided again under the next claim."""
     waits_for_what_was_sent: bool = True
-    """Rule 3: a command that leads to nothing new is done when everything sent before it stands."""
+    """Rule 3: a command that leads to nothing is done when everything sent before it stands."""
     confirms_nothing_to_do: bool = True
-    """Rule 3: who decides that a command leads to nothing makes sure that no foreign claim stands."""
+    """Rule 3: who finds that a command leads to nothing makes sure that no foreign claim stands."""
     marks_carry_claim: bool = True
     """Rule 4: a mark carries the highest claim below its position."""
     marks_keep_open: bool = True
