@@ -22,7 +22,7 @@ from streams.messages import Event, Message, event_id
 
 log = logging.getLogger("omium.execution")
 
-HOLD_MS = 10
+HOLD_MS = 40
 """How long a `StepStarted` may wait for company: most steps end sooner, and one request carries
 both.
 """

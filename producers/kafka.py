@@ -53,6 +53,7 @@ class AsyncProducer:
             "acks": "all",
             "enable.idempotence": True,  # Order and no duplicates across broker restarts.
             "linger.ms": linger_ms,
+            "max.in.flight.requests.per.connection": 1,
             "delivery.timeout.ms": DELIVERY_TIMEOUT_MS,
             "message.max.bytes": MESSAGE_BYTES_MAX
             + 64 * 1024,  # Key and headers travel beside the value.
