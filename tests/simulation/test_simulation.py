@@ -12,6 +12,7 @@ SEEDS = 60
 """Of every test run; CI runs 2,000 by `run.py`."""
 
 VIOLATING: dict[str, int] = {
+    "waits_for_what_was_sent": 25365,
     "gateway_drops_void": 252,
     "proves_every_runner": 2129,
     "kills_stopped": 644,
