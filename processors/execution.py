@@ -139,19 +139,22 @@ class ExecutionProcessor:
                 self.advance(owner, waiting, reason)
 
     async def _run(self, owner: PartitionOwner, hosted: Hosted, reason: str) -> None:
-        """Begins the next incarnation on a runner."""
+        """Begins the next incarnation on a runner, when no earlier one can act any more."""
         hosted.is_starting = True
         try:
+            if hosted.state.incarnation >= 0:
+                await self._prove_dead(hosted)
             runner = await self._runner_for(owner, hosted)
             if runner is None:
                 return
             begun = decider.begin(hosted.state, self.worker_name, reason)
+            if not begun or not owner.has(hosted):
+                runner.kill("its execution needs it no longer")
+                self._give_slot(hosted)
+                return
             session = Session(owner, hosted, runner)
-            hosted.runner, runner.on_frame, runner.on_lost = (
-                runner,
-                session.on_frame,
-                session.on_lost,
-            )
+            hosted.runner = runner
+            runner.on_frame, runner.on_lost = session.on_frame, session.on_lost
             self._sessions[hosted.state.execution_id] = session
             await owner.posted(hosted, begun)
             self._send_start(hosted, runner)
@@ -160,6 +163,13 @@ class ExecutionProcessor:
                 session.on_lost("it died before it began")
         finally:
             hosted.is_starting = False
+
+    async def _prove_dead(self, hosted: Hosted) -> None:
+        """Kills what earlier runners are left on this host. Doubt once stated is not taken back."""
+        is_dead = await self.pool.prove_dead(hosted.state.execution_id, hosted.hosts)
+        if not is_dead and hosted.is_predecessor_dead:
+            hosted.doubted_at_ms = self.clock.now_ms()
+        hosted.is_predecessor_dead = hosted.is_predecessor_dead and is_dead
 
     @property
     def worker_name(self) -> str:
@@ -250,9 +260,6 @@ class ExecutionProcessor:
 
     async def _resume_lost(self, owner: PartitionOwner, hosted: Hosted) -> None:
         state = hosted.state
-        hosted.is_predecessor_dead = await self.pool.prove_dead(
-            state.execution_id, self.config.host
-        )
         while (
             hosted.is_starting
         ):  # It died before its begin stood; that ends either way within the append.

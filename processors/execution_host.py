@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypedDict
 
 from processors.runner_pool import Runner
@@ -79,6 +79,10 @@ class Hosted:
     runner: Runner | None = None
     is_starting: bool = False
     is_predecessor_dead: bool = True
+    doubted_at_ms: int = 0
+    """Since when a runner of this tenure is gone without proof; 0 if none is."""
+    hosts: set[str] = field(default_factory=set[str])
+    """Where its runners were started: proof of death must cover all of them."""
     losses: int = 0
     progress_at_loss: int = -1
     has_slot: bool = False
@@ -86,6 +90,8 @@ class Hosted:
     def apply(self, event: Message) -> None:
         """Folds one event."""
         self.journal.apply(event)
+        if isinstance(event, e.ExecutionStarted | e.ExecutionResumed):
+            self.hosts.add(event.worker_id.partition("/")[0])
         state = evolve(self.state, event)
         assert state is not None
         self.state = state
@@ -295,8 +301,7 @@ class Session:
         )
 
     def _tell(self, frame: Frame, answer: effects.Answer) -> None:
-        effect = answer.effect
-        if effect is None:
+        if (effect := answer.effect) is None:
             self._reply(frame, answer.verdict.value, reason=answer.reason)
             return
         self._reply(

@@ -9,30 +9,32 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from processors.execution_host import Hosted, Stood
-from processors.faust_batch import Batch, InboxRecord
+from processors.execution_marks import Marks
+from processors.faust_batch import InboxRecord
+from processors.inbox import Inbox
 from processors.lane import Lane
 from producers.dlq import dead_letter
-from producers.kafka import end_offset, scan
 from streams.errors import Deposed, OmiumError, Retryable
 from streams.execution import decider, effects
 from streams.execution.commands import ExecutionCommand, StartExecution
-from streams.execution.events import ExecutionQueued, PartitionMarked
+from streams.execution.events import ExecutionQueued
 from streams.execution.journal import Journal
 from streams.execution.state import Execution, Status, queued
-from streams.messages import Event, Message, event_id
+from streams.messages import Event, Message
 from streams.ownership import NO_CLAIM, EpochFold
-from streams.topics import DLQ, EXECUTIONS, SNAPSHOTS
+from streams.topics import DLQ, EXECUTIONS
 
 if TYPE_CHECKING:
     from processors.execution import ExecutionProcessor
 
 log = logging.getLogger("omium.execution")
 
-INBOX_BATCHES_MAX = 4
 CLAIM_RETRY_S = 0.5
+DEPOSED_WAIT_S = 1.5
+"""About a heartbeat: a worker that was asleep learns whether the partition is still its own before
+it claims again and deposes whoever took over.
+"""
 MARK_EVERY_S = 10.0
-MARK_RECORDS_MIN = 200
-"""A mark is worth its record only when a rebuild would skip this many."""
 LEASE_MS = 5_000
 """L of SPINE rule 1: a runner acts within this of sending its intent, or asks again."""
 WINDOW_MS = 20_000
@@ -46,17 +48,19 @@ class PartitionOwner:
 
     def __init__(self, processor: ExecutionProcessor, partition: int) -> None:
         self.partition = partition
-        self.inbox: asyncio.Queue[Batch] = asyncio.Queue(INBOX_BATCHES_MAX)
+        self.inbox = Inbox()
         self.hosted: dict[str, Hosted] = {}
         self.is_open = True
         self._processor = processor
         self._lane: Lane | None = None
         self._claimed_at_ms = 0
         self._commands_handled = -1
-        self._commands_standing = -1
-        self._generation = 0
+        self._commands_known = -1
         self._stands_to = 0
-        self._marked_at = 0
+        self._marks = Marks(
+            processor.config.bootstrap, partition, processor.wire, processor.producer
+        )
+        self._confirming: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
         self._marker: asyncio.Task[None] | None = None
 
@@ -75,54 +79,52 @@ class PartitionOwner:
         self._drop_all()
 
     async def _own(self) -> None:
-        carried: list[Batch] = []
         while self.is_open:
             try:
                 lane = await self._claim()
                 self._resume_open()
-                await self._serve(lane, carried)
+                await self._serve(lane)
             except Deposed as error:
-                # SPINE rule 2: stop, and claim again while the group still says that the partition
-                # is ours.
+                # SPINE rule 2: stop, and claim again while the group says that it is ours.
                 log.warning("partition %s: %s", self.partition, error)
+                self._drop_all()
+                await asyncio.sleep(DEPOSED_WAIT_S)
             except (Retryable, OSError) as error:
                 log.warning("partition %s: %s; claiming again", self.partition, error)
+                self._drop_all()
                 await asyncio.sleep(CLAIM_RETRY_S)
-            self._drop_all()
 
-    async def _serve(self, lane: Lane, carried: list[Batch]) -> None:
-        deposed = asyncio.get_running_loop().create_task(lane.deposed.wait())
+    async def _serve(self, lane: Lane) -> None:
+        """Decides what an earlier tenure left in hand, then what comes. Ends by raising."""
+        for record in self.inbox.in_hand():
+            await self._take_safely(record)
+        loop = asyncio.get_running_loop()
+        deposed = loop.create_task(lane.deposed.wait())
         try:
             while True:
-                if not carried:
-                    taken = asyncio.get_running_loop().create_task(self.inbox.get())
-                    await asyncio.wait({taken, deposed}, return_when=asyncio.FIRST_COMPLETED)
-                    if not taken.done():
-                        taken.cancel()
-                    else:
-                        carried.append(taken.result())
+                taken = loop.create_task(self.inbox.take())
+                await asyncio.wait({taken, deposed}, return_when=asyncio.FIRST_COMPLETED)
+                if not taken.done():
+                    taken.cancel()
                 if lane.deposed.is_set():
                     raise Deposed(lane.topic.name, lane.partition, lane.epoch)
-                # A batch that is interrupted by a deposal is handled again, whole: commands are
-                # idempotent.
-                for record in carried[0].records:
-                    await self._take_safely(carried[0], record)
-                carried.pop(0)
+                for record in taken.result():
+                    await self._take_safely(record)
         finally:
             deposed.cancel()
 
     async def _claim(self) -> Lane:
         processor = self._processor
         loop = asyncio.get_running_loop()
-        mark = await loop.run_in_executor(None, self._read_mark)
+        mark = await loop.run_in_executor(None, self._marks.read)
         self.hosted = {}
-        self._generation = processor.clock.now_ms()
+        self._marks.reset()
         lane = Lane(
             bootstrap=processor.config.bootstrap,
             topic=EXECUTIONS,
             partition=self.partition,
             worker_id=processor.worker_name,
-            generation=self._generation,
+            generation=processor.clock.now_ms(),
             wire=processor.wire,
             producer=processor.producer,
             clock=processor.clock,
@@ -134,7 +136,7 @@ class PartitionOwner:
             epochs=EpochFold(NO_CLAIM if mark is None else mark.highest_claim),
         )
         self._claimed_at_ms = processor.clock.now_ms()
-        self._commands_standing = self._commands_handled
+        self._commands_known = self._commands_handled
         self._lane = lane
         self._stands_to = lane.epoch + 1
         log.info(
@@ -148,7 +150,8 @@ class PartitionOwner:
     def _fold(self, offset: int, message: Message) -> None:
         if isinstance(message, ExecutionQueued):
             self._commands_handled = max(self._commands_handled, message.command_offset)
-            if message.execution_id not in self.hosted:
+            is_known = message.execution_id in self.hosted
+            if not is_known and not self._marks.has_ended(message.execution_id):
                 self.hosted[message.execution_id] = _hosted(queued(message), offset, message.epoch)
             return
         hosted = self.hosted.get(message.execution_id)
@@ -156,47 +159,39 @@ class PartitionOwner:
             return
         hosted.apply(message)
         if hosted.state.status.is_terminal:
-            del self.hosted[message.execution_id]
+            self._marks.ended(self.hosted.pop(message.execution_id), self._processor.clock.now_ms())
 
     def _resume_open(self) -> None:
         for hosted in list(self.hosted.values()):
             asyncio.get_running_loop().create_task(self._resume(hosted))
 
     async def _resume(self, hosted: Hosted) -> None:
-        host = hosted.state.worker_id.partition("/")[0]
-        if hosted.state.incarnation >= 0:
-            hosted.is_predecessor_dead = await self._processor.pool.prove_dead(
-                hosted.state.execution_id, host
-            )
-        if self.is_open and self.hosted.get(hosted.state.execution_id) is hosted:
-            reason = "approval" if hosted.state.status is Status.QUEUED else "owner_changed"
-            self._processor.advance(self, hosted, reason)
+        reason = "approval" if hosted.state.status is Status.QUEUED else "owner_changed"
+        self._processor.advance(self, hosted, reason)
 
-    async def _take_safely(self, batch: Batch, record: InboxRecord) -> None:
+    async def _take_safely(self, record: InboxRecord) -> None:
         try:
-            await self._take(batch, record)
+            await self._take(record)
         except (Deposed, Retryable):
             raise
         except (OmiumError, ValueError) as error:
             await self._bury(record, f"{type(error).__name__}: {error}")
-            batch.done(record.offset)
+            self.inbox.done(record.offset)
 
-    async def _take(self, batch: Batch, record: InboxRecord) -> None:
-        """Decides one command; its offset moves only when what followed from it stands (SPINE rule
-        3).
-        """
+    async def _take(self, record: InboxRecord) -> None:
+        """Decides one command; it is done only when what followed from it stands (SPINE rule 3)."""
         command = await self._decode(record)
         if command is None:
-            batch.done(record.offset)
-            return
-        if isinstance(command, StartExecution) and record.offset <= self._commands_handled:
-            batch.done(record.offset)
+            self.inbox.done(record.offset)
             return
         hosted = self.hosted.get(command.execution_id)
+        if self._is_over(command, record.offset):
+            self._confirm_later(record.offset)
+            return
         state = hosted.state if hosted is not None else None
         events = decider.decide(command, state, record.offset)
         if not events:
-            batch.done(record.offset)
+            self._confirm_later(record.offset)
             return
         if hosted is None:
             first = events[0]
@@ -206,17 +201,37 @@ class PartitionOwner:
             self.hosted[command.execution_id] = hosted
             self._commands_handled = max(self._commands_handled, record.offset)
         now = hosted
-        self.post(now, events, lambda error: self._stood(error, batch, record.offset, now))
+        self.post(now, events, lambda error: self._stood(error, record.offset, now))
 
-    def _stood(self, error: Exception | None, batch: Batch, offset: int, hosted: Hosted) -> None:
+    def _is_over(self, command: ExecutionCommand, offset: int) -> bool:
+        """Whether the command asks for what is known to have happened."""
+        if not isinstance(command, StartExecution):
+            return False
+        return offset <= self._commands_handled or self._marks.has_ended(command.execution_id)
+
+    def _stood(self, error: Exception | None, offset: int, hosted: Hosted) -> None:
         if error is not None:
             return
-        batch.done(offset)
-        # Not earlier: a mark that counts a command whose event became void would lose it.
-        self._commands_standing = max(self._commands_standing, offset)
-        if self.is_open and self.hosted.get(hosted.state.execution_id) is hosted:
+        self.inbox.done(offset)
+        if self.has(hosted):
             reason = "approval" if hosted.state.incarnation >= 0 else ""
             self._processor.advance(self, hosted, reason)
+
+    def _confirm_later(self, offset: int) -> None:
+        """A command that leads to nothing is done once nothing foreign can have been overlooked."""
+        task = asyncio.get_running_loop().create_task(self._confirm(offset))
+        self._confirming.add(task)
+        task.add_done_callback(self._confirming.discard)
+
+    async def _confirm(self, offset: int) -> None:
+        lane = self._lane
+        try:
+            if lane is not None:
+                await lane.confirm()
+                self.inbox.done(offset)
+        except (Deposed, Retryable, OSError) as error:
+            # The next claim decides it again: it is still in hand.
+            log.info("partition %s: command %s stays in hand: %s", self.partition, offset, error)
 
     async def _decode(self, record: InboxRecord) -> ExecutionCommand | None:
         try:
@@ -289,7 +304,7 @@ class PartitionOwner:
         """Time and proofs for the effect rules."""
         return effects.Surroundings(
             now_ms=self._processor.clock.now_ms(),
-            claimed_at_ms=self._claimed_at_ms,
+            claimed_at_ms=max(self._claimed_at_ms, hosted.doubted_at_ms),
             lease_ms=LEASE_MS,
             window_ms=WINDOW_MS,
             is_predecessor_dead=hosted.is_predecessor_dead,
@@ -301,14 +316,20 @@ class PartitionOwner:
         epoch = self._lane.epoch if self._lane is not None else NO_CLAIM
         return epoch, self._processor.clock.now_ms()
 
+    def has(self, hosted: Hosted) -> bool:
+        """Whether this very execution is still ours."""
+        return self.is_open and self.hosted.get(hosted.state.execution_id) is hosted
+
     def ended(self, hosted: Hosted, how: str) -> None:
         """The runner's session is over."""
-        if self.is_open and self.hosted.get(hosted.state.execution_id) is hosted:
+        if self.has(hosted):
             self._processor.ended(self, hosted, how)
 
     def forget(self, execution_id: str) -> None:
-        """A finished execution needs no memory."""
-        self.hosted.pop(execution_id, None)
+        """A finished execution needs no memory but its id."""
+        hosted = self.hosted.pop(execution_id, None)
+        if hosted is not None:
+            self._marks.ended(hosted, self._processor.clock.now_ms())
 
     def _drop_all(self) -> None:
         hosted, self.hosted, self._lane = self.hosted, {}, None
@@ -324,48 +345,18 @@ class PartitionOwner:
                 log.warning("partition %s: no mark: %s", self.partition, error)
 
     async def _mark(self) -> None:
-        """Says where a rebuild may start: at the first event of the oldest open execution, or the
-        end.
-        """
         lane = self._lane
         if lane is None or lane.deposed.is_set():
             return
-        oldest = min(self.hosted.values(), key=lambda h: h.first_offset, default=None)
-        position, claim = self._stands_to, lane.epoch
-        if oldest is not None and oldest.first_offset < position:
-            position, claim = oldest.first_offset, oldest.first_epoch
-        if position < self._marked_at + MARK_RECORDS_MIN:
-            return
-        mark = PartitionMarked(
-            event_id=event_id("", "", EXECUTIONS.name, self.partition, "PartitionMarked", position),
-            tenant="",
-            execution_id="",
+        await self._marks.write(
+            hosted=list(self.hosted.values()),
+            stands_to=self._stands_to,
             epoch=lane.epoch,
-            at_ms=self._processor.clock.now_ms(),
-            topic=EXECUTIONS.name,
-            partition=self.partition,
-            position=position,
-            highest_claim=claim,
-            command_offset=self._commands_standing,
+            # Not what was posted: a mark that counts a command whose event became void loses it.
+            command_offset=max(self._commands_known, self.inbox.done_to),
+            is_idle=self.inbox.is_idle,
+            now_ms=self._processor.clock.now_ms(),
         )
-        record = self._processor.wire.encode(mark, SNAPSHOTS, partition=self.partition)
-        await self._processor.producer.send(record)
-        self._marked_at = position
-
-    def _read_mark(self) -> PartitionMarked | None:
-        """The latest mark of this partition. A mark by a deposed owner is as true as any: it speaks
-        of the past.
-        """
-        bootstrap = self._processor.config.bootstrap
-        end = end_offset(bootstrap, SNAPSHOTS.name, self.partition)
-        latest: PartitionMarked | None = None
-        for batch in scan(bootstrap, SNAPSHOTS.name, self.partition, 0, end):
-            for record in batch:
-                value = record.value()
-                mark = self._processor.wire.decode(value) if isinstance(value, bytes) else None
-                if isinstance(mark, PartitionMarked) and mark.topic == EXECUTIONS.name:
-                    latest = mark
-        return latest
 
 
 def _hosted(state: Execution, first_offset: int, first_epoch: int) -> Hosted:

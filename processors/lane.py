@@ -11,7 +11,7 @@ from typing import Protocol
 
 from confluent_kafka import KafkaError
 
-from producers.kafka import AsyncProducer, scan
+from producers.kafka import AsyncProducer, end_offset, scan
 from producers.wire import Wire
 from streams.errors import Deposed, Retryable
 from streams.execution.events import OwnerClaimed
@@ -69,6 +69,9 @@ class Lane:
         self._clock = clock
         self._tenure: Tenure | None = None
         self._unsettled: deque[tuple[int, Stood]] = deque()
+        self._in_flight = 0
+        self._nothing_in_flight = asyncio.Event()
+        self._nothing_in_flight.set()
         self._gap_task: asyncio.Task[None] | None = None
         self.deposed = asyncio.Event()
         self._deposed_by = NO_CLAIM
@@ -125,6 +128,9 @@ class Lane:
         assert record.partition == self.partition, "an event on a partition that its key is not of"
 
         def acknowledged(offset: int, error: KafkaError | None) -> None:
+            self._in_flight -= 1
+            if self._in_flight == 0:
+                self._nothing_in_flight.set()
             if error is not None:
                 stood(-1, Retryable(f"append failed: {error.str()}", 1000))
             elif self.deposed.is_set():
@@ -134,6 +140,30 @@ class Lane:
                 self._settle()
 
         self._producer.append(record, acknowledged)
+        self._in_flight += 1
+        self._nothing_in_flight.clear()
+
+    async def confirm(self) -> None:
+        """Returns when everything posted before stands and no foreign claim is on the log now.
+
+        To be asked before deciding that something leads to nothing: the state that said so may be
+        a deposed owner's. Raises `Deposed`.
+        """
+        loop = asyncio.get_running_loop()
+        await self._nothing_in_flight.wait()
+        end = await loop.run_in_executor(
+            None, end_offset, self._bootstrap, self.topic.name, self.partition
+        )
+        assert self._tenure is not None
+        gap = self._tenure.gap_before(max(end, self._tenure.dense_to))
+        claim = None if gap is None else await loop.run_in_executor(None, self._claim_within, gap)
+        if claim is not None:
+            self.depose(claim)
+        if self.deposed.is_set():
+            raise Deposed(self.topic.name, self.partition, self._deposed_by)
+        if gap is not None:
+            self._tenure = self._tenure.stands(gap.end - 1)
+            self._settle()
 
     def _stamped(self, message: Message) -> Message:
         return replace(message, epoch=self.epoch, at_ms=message.at_ms or self._clock.now_ms())

@@ -121,7 +121,8 @@ class RunnerPool:
 
     def __init__(self, config: PoolConfig) -> None:
         self._config = config
-        (config.run_dir / "runners").mkdir(parents=True, exist_ok=True)
+        self._marks_dir = config.run_dir / "runners"
+        self._marks_dir.mkdir(parents=True, exist_ok=True)
         (config.logs_dir / "executions").mkdir(parents=True, exist_ok=True)
 
     async def spawn(self, framework: str, execution_id: str) -> Runner:
@@ -177,7 +178,7 @@ class RunnerPool:
         return path
 
     def _mark(self, execution_id: str, runner: Runner) -> None:
-        path = self._path(execution_id)
+        path = self._marks_dir / f"{execution_id}.{runner.pid}"
         fresh = path.with_suffix(".new")
         fresh.write_text(f"{runner.pid} {runner.start_time}", "ascii")
         fresh.replace(path)
@@ -187,23 +188,25 @@ class RunnerPool:
         self._mark(execution_id, runner)
 
     def forget(self, execution_id: str) -> None:
-        """Removes the mark of an execution whose runner is known to be gone or idle."""
-        self._path(execution_id).unlink(missing_ok=True)
+        """Removes the marks of an execution whose runners are known to be gone or idle."""
+        for mark in self._marks(execution_id):
+            mark.unlink(missing_ok=True)
 
-    def _path(self, execution_id: str) -> Path:
-        return self._config.run_dir / "runners" / execution_id
+    def _marks(self, execution_id: str) -> list[Path]:
+        """One file per runner that was ever started for it and not forgotten."""
+        return [p for p in self._marks_dir.glob(f"{execution_id}.*") if p.suffix != ".new"]
 
-    async def prove_dead(self, execution_id: str, worker_host: str) -> bool:
-        """Whether no earlier runner of the execution can act any more; kills it if it is on this
-        host.
-        """
-        if worker_host != self._config.host:
-            return False
+    async def prove_dead(self, execution_id: str, hosts: set[str]) -> bool:
+        """Whether no earlier runner of the execution can act any more; kills those on this host."""
+        is_proven = True
+        for mark in self._marks(execution_id):  # Written before a runner may act.
+            is_proven = await self._end(mark) and is_proven
+        return is_proven and hosts <= {self._config.host}
+
+    async def _end(self, mark: Path) -> bool:
         try:
-            pid_text, start_time = self._path(execution_id).read_text("ascii").split(" ", 1)
-        except FileNotFoundError:
-            return True  # The mark is written before a runner may act.
-        except ValueError:
+            pid_text, start_time = mark.read_text("ascii").split(" ", 1)
+        except (FileNotFoundError, ValueError):
             return False
         pid = int(pid_text)
         kill_group(pid, start_time)
@@ -212,7 +215,7 @@ class RunnerPool:
             if asyncio.get_running_loop().time() > deadline:
                 return False
             await asyncio.sleep(0.005)
-        self.forget(execution_id)
+        mark.unlink(missing_ok=True)
         return True
 
 

@@ -141,8 +141,8 @@ class Matrix:
 
     def _pids(self, victim: str, execution_id: str) -> list[int]:
         if victim == "runner":
-            mark = self._data_dir / "run" / "runners" / execution_id
-            return [int(mark.read_text().split()[0])] if mark.exists() else []
+            marks = (self._data_dir / "run" / "runners").glob(f"{execution_id}.*")
+            return [int(mark.suffix[1:]) for mark in marks if mark.suffix[1:].isdigit()]
         pids = document(self._data_dir)["pids"]
         found = pids.get(victim) if isinstance(pids, Mapping) else None
         return [found] if isinstance(found, int) else list(found or [])
