@@ -13,6 +13,7 @@ from __future__ import annotations
 import array
 import ctypes
 import gc
+import io
 import json
 import os
 import selectors
@@ -242,6 +243,10 @@ def _only_these(channel: int, output: int) -> None:
     for source, target in ((nothing, 0), (output, 1), (output, 2), (channel, CHANNEL_FD)):
         os.dup2(source, target, inheritable=target != CHANNEL_FD)
     os.closerange(CHANNEL_FD + 1, os.sysconf("SC_OPEN_MAX"))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A line is out before a crash or `os._exit` can swallow it.
+            stream.reconfigure(line_buffering=True)
 
 
 def _kill_group(pid: int) -> None:

@@ -76,7 +76,9 @@ def evolved(draw: st.DrawFn, schema: Schema) -> Schema:
     if draw(st.integers(0, 3)) == 0:
         return draw(_replaced(schema))
     if isinstance(schema, list):
-        return [draw(evolved(b)) if isinstance(b, dict) else b for b in schema]
+        kept = [draw(evolved(b)) if isinstance(b, dict) else b for b in schema]
+        # A union holds no union: one that a branch became counts as that branch alone.
+        return [b if not isinstance(b, list) else old for b, old in zip(kept, schema, strict=True)]
     if isinstance(schema, str):
         return schema
     result = dict(schema)
