@@ -10,9 +10,10 @@ UV := $(TOOLS)/bin/uv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/omium-setup.stamp
 TEST_WORKERS ?= 2
+SEEDS ?= 2000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lock clean
+.PHONY: help setup run test sim chaos check lock clean
 
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -42,8 +43,15 @@ $(STAMP): requirements.lock pyproject.toml | $(UV) $(VENV)/bin/python
 run: setup ## Start everything, run the demo, stay up until Ctrl-C
 	@exec $(BIN)/omiumctl demo
 
-test: setup ## Run all tests against real servers
+test: setup ## Run 2,000 seeds of the simulation, then all tests against real servers
+	$(BIN)/python tests/simulation/run.py --seeds $(SEEDS)
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
+
+sim: setup ## Run the deterministic simulation: make sim SEEDS=20000
+	$(BIN)/python tests/simulation/run.py --seeds $(SEEDS)
+
+chaos: setup ## Kill every part at every event boundary of an execution (about an hour)
+	$(BIN)/omiumctl chaos
 
 check: setup ## Run linters, type checkers, the layer rules and the schema check
 	$(BIN)/ruff check .
@@ -52,6 +60,7 @@ check: setup ## Run linters, type checkers, the layer rules and the schema check
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/omiumctl schemas check
+	$(BIN)/python -m pytest -q tests/unit/test_compose.py
 
 lock: $(UV) ## Resolve the dependencies anew into requirements.lock
 	$(UV) lock
