@@ -21,7 +21,7 @@ PROJECTED: Final = (topics.EXECUTIONS, topics.LLM_REQUESTS, topics.LLM_RESPONSES
 """Event topics whose events become rows. Chunks do not: `LlmCallCompleted` holds what they said."""
 BATCH_RECORDS_MAX: Final = 3_000
 BATCH_BYTES_MAX: Final = 16 * 1024 * 1024
-BATCH_WAIT_MS: Final = 300
+BATCH_WAIT_MS: Final = 600
 """A batch is closed by records, bytes, or this long after its first record."""
 GATHER_BYTES: Final = 256 * 1024
 GATHER_MS: Final = 200

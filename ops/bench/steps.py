@@ -178,6 +178,7 @@ def figures(bench: StepsBench, client: Client, seconds: float, say: Say) -> dict
         "cpu_ms_per_step": sum(cpu.values()),
         "broker_cpu_ms_per_step": cpu.get(BROKER, 0.0),
         "alone_cpu_ms_per_step": sum(cpu_alone.values()),
+        "alone_cpu_ms_per_step_by_part": {k: round(v, 3) for k, v in cpu_alone.items()},
         "cpu_ms_per_step_by_part": {part: round(value, 3) for part, value in cpu.items()},
         "start_ms_p50": percentile(starts, 0.5),
         "start_ms_p95": percentile(starts, 0.95),
