@@ -269,9 +269,13 @@ class PartitionOwner:
         last = len(events) - 1
         if last < 0:
             stood(None)
-        for number, event in enumerate(events):
-            hears = partial(self._settled, stood) if number == last else self._settled_in_passing
-            self._lane.post(event, hears)
+            return
+        last_hears = partial(self._settled, stood)
+        self._lane.post(
+            *((event, self._settled_in_passing) for event in events[:last]),
+            *((event, last_hears) for event in events[last:]),
+        )
+        for event in events:
             hosted.apply(event)
 
     async def posted(self, hosted: Hosted, events: Sequence[Event]) -> None:

@@ -7,12 +7,13 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 from confluent_kafka import KafkaError
 
 from producers.kafka import AsyncProducer, end_offset, scan
-from producers.wire import Wire
+from producers.wire import Record, Wire
 from streams.errors import Deposed, Retryable
 from streams.execution.events import OwnerClaimed
 from streams.messages import Message, event_id
@@ -109,39 +110,43 @@ class Lane:
     async def append(self, *messages: Message) -> list[int]:
         """Appends the events in order and returns their offsets when all of them stand."""
         loop = asyncio.get_running_loop()
-        standing: list[asyncio.Future[int]] = []
-        for message in messages:
-            future: asyncio.Future[int] = loop.create_future()
-            standing.append(future)
-            self.post(message, _resolver(future))
+        standing: list[asyncio.Future[int]] = [loop.create_future() for _ in messages]
+        hears = map(_resolver, standing)
+        self.post(*zip(messages, hears, strict=True))
         return [await future for future in standing]
 
-    def post(self, message: Message, stood: Stood) -> None:
-        """Appends without waiting; `stood` is called in order of posting. Raises `Deposed` at once
-        if it is over.
+    def post(self, *items: tuple[Message, Stood]) -> None:
+        """Appends without waiting; each `stood` is called in order of posting.
+
+        All are encoded before the first is sent: either all are on their way or, when one raises,
+        none; and they share a request. Raises `Deposed` at once if the tenure is over.
         """
         if self.deposed.is_set():
             raise Deposed(self.topic.name, self.partition, self._deposed_by)
+        records = [(self._encoded(message), stood) for message, stood in items]
+        for record, stood in records:
+            self._producer.append(record, partial(self._acknowledged, stood))
+            self._in_flight += 1
+            self._nothing_in_flight.clear()
+
+    def _encoded(self, message: Message) -> Record:
         is_stamped = message.epoch == self.epoch and message.at_ms
         stamped = message if is_stamped else self._stamped(message)
         record = self._wire.encode(stamped, self.topic)
         assert record.partition == self.partition, "an event on a partition that its key is not of"
+        return record
 
-        def acknowledged(offset: int, error: KafkaError | None) -> None:
-            self._in_flight -= 1
-            if self._in_flight == 0:
-                self._nothing_in_flight.set()
-            if error is not None:
-                stood(-1, Retryable(f"append failed: {error.str()}", 1000))
-            elif self.deposed.is_set():
-                stood(-1, Deposed(self.topic.name, self.partition, self._deposed_by))
-            else:
-                self._unsettled.append((offset, stood))
-                self._settle()
-
-        self._producer.append(record, acknowledged)
-        self._in_flight += 1
-        self._nothing_in_flight.clear()
+    def _acknowledged(self, stood: Stood, offset: int, error: KafkaError | None) -> None:
+        self._in_flight -= 1
+        if self._in_flight == 0:
+            self._nothing_in_flight.set()
+        if error is not None:
+            stood(-1, Retryable(f"append failed: {error.str()}", 1000))
+        elif self.deposed.is_set():
+            stood(-1, Deposed(self.topic.name, self.partition, self._deposed_by))
+        else:
+            self._unsettled.append((offset, stood))
+            self._settle()
 
     async def confirm(self) -> None:
         """Returns when everything posted before stands and no foreign claim is on the log now.
