@@ -225,13 +225,17 @@ class PartitionOwner:
 
     async def _confirm(self, offset: int) -> None:
         lane = self._lane
-        try:
-            if lane is not None:
+        while lane is not None and lane is self._lane:
+            try:
                 await lane.confirm()
+            except Deposed:
+                return  # The next claim decides it again: it is still in hand.
+            except (Retryable, OSError) as error:
+                log.info("partition %s: command %s waits: %s", self.partition, offset, error)
+                await asyncio.sleep(CLAIM_RETRY_S)
+            else:
                 self.inbox.done(offset)
-        except (Deposed, Retryable, OSError) as error:
-            # The next claim decides it again: it is still in hand.
-            log.info("partition %s: command %s stays in hand: %s", self.partition, offset, error)
+                return
 
     async def _decode(self, record: InboxRecord) -> ExecutionCommand | None:
         try:
