@@ -38,7 +38,7 @@ class GatewayConfig:
     """Whether `/absolute/file.py:attr` may be registered (embedded profile)."""
     cors_origins: tuple[str, ...] = ()
     body_bytes_max: int = 4 * MIB
-    live_bytes_max: int = 48 * MIB
+    live_bytes_max: int = 24 * MIB
     live_executions_max: int = 5_000
     queued_max: int = 10_000
     """Executions of one tenant that may wait to be started; more are refused with 429."""
