@@ -85,12 +85,16 @@ def clickhouse_in(root: Path) -> Server:
 
 def stop_all(root: Path) -> None:
     """Stop every server of this folder."""
+    ended: set[int] = set()
     for file in sorted(root.glob("*.server.json")):
         server = Server(**json.loads(file.read_text("utf-8")))
         identity.end_group(server.pid, server.started, STOP_WAIT_S)
+        ended.add(server.pid)
         file.unlink()
-    while _STARTED:
-        _STARTED.pop().wait(STOP_WAIT_S)
+    # Other folders' servers go on: only ours are waited for.
+    for process in [each for each in _STARTED if each.pid in ended]:
+        process.wait(STOP_WAIT_S)
+        _STARTED.remove(process)
 
 
 def _free_ports() -> tuple[ports.Ports, dict[str, tuple[int, int]]]:
