@@ -4,17 +4,10 @@ partition goes on.
 
 from __future__ import annotations
 
-from typing import Final
-
+from producers.dlq import dead_letter
 from producers.kafka import AsyncProducer
 from producers.wire import Wire
-from streams.control.events import RecordDeadLettered
-from streams.messages import event_id
 from streams.topics import DLQ
-
-VALUE_BYTES_MAX: Final = 1024 * 1024
-"""What is kept of a poison record; its place says where the rest is."""
-REASON_CHARS_MAX: Final = 2000
 
 
 class DeadLetters:
@@ -39,17 +32,14 @@ class DeadLetters:
         """Returns when the entry is on the log; its id is the record's place, so repeats are one
         entry.
         """
-        entry = RecordDeadLettered(
-            event_id=event_id("", "", topic, partition, "RecordDeadLettered", offset),
-            tenant="",
-            execution_id="",
-            at_ms=at_ms,
+        entry = dead_letter(
             topic=topic,
             partition=partition,
             offset=offset,
-            reason=reason[:REASON_CHARS_MAX],
+            key=key,
+            value=value,
+            reason=reason,
             processor=self._processor,
-            key=(key or b"")[:VALUE_BYTES_MAX],
-            value=(value or b"")[:VALUE_BYTES_MAX],
+            at_ms=at_ms,
         )
         await self._producer.send(self._wire.encode(entry, DLQ))

@@ -8,16 +8,14 @@ from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from producers.dlq import dead_letter
 from producers.wire import Wire
 from projections.batches import DeadRecord
 from streams.control.events import RecordDeadLettered
 from streams.errors import Retryable
-from streams.messages import event_id
 from streams.topics import DLQ, MESSAGE_BYTES_MAX
 
 FLUSH_TIMEOUT_S: Final = 30.0
-VALUE_BYTES_MAX: Final = MESSAGE_BYTES_MAX - 64 * 1024
-"""The dead record travels inside another: a giant one is cut to leave room for its envelope."""
 
 
 class KafkaDeadLetters:
@@ -76,17 +74,13 @@ class KafkaDeadLetters:
 
     def _letter(self, dead: DeadRecord) -> RecordDeadLettered:
         record = dead.record
-        place = f"{record.topic}/{record.partition}/{record.offset}/{self._processor}"
-        return RecordDeadLettered(
-            event_id=event_id("", "", "", 0, "RecordDeadLettered", place),
-            tenant="",
-            execution_id="",
-            at_ms=self._now_ms(),
+        return dead_letter(
             topic=record.topic,
             partition=record.partition,
             offset=record.offset,
+            key=record.key,
+            value=record.value,
             reason=dead.reason,
             processor=self._processor,
-            key=record.key or b"",
-            value=(record.value or b"")[:VALUE_BYTES_MAX],
+            at_ms=self._now_ms(),
         )
